@@ -1,0 +1,65 @@
+"""Taking back what is lost: workers that fell silent, and assignments that nobody took up. The leader alone does it."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from gyoza.control.change import Change, change_all
+from gyoza.models.reasons import Reason
+from gyoza.policy.life import Life, take_back
+from gyoza.policy.liveness import Pace
+from gyoza.store import attempts, bell, leader, workers
+from gyoza.store.attempts import Held
+from gyoza.store.database import Connection, Database
+
+START_S = 60.0
+"""Default of `timeouts.start_s`: how long an assignment may stay unacknowledged."""
+
+
+async def reap(database: Database, epoch: int, pace: Pace, now: datetime) -> dict[str, int]:
+    """How many workers were evicted and how many assignments released."""
+    async with database.connection() as connection:
+        silent = await workers.silent_since(connection, now - timedelta(seconds=pace.lease_s))
+    evicted = [await evict(database, epoch, worker_id, pace, now) for worker_id in silent]
+    return {"evicted": sum(evicted), "released": await _release(database, epoch, now)}
+
+
+async def evict(database: Database, epoch: int, worker_id: str, pace: Pace, now: datetime) -> bool:
+    """The lease of a silent worker is over: what it held is lost to the infrastructure and goes back to the queue."""
+
+    async def work(connection: Connection) -> bool:
+        await leader.check(connection, epoch)
+        worker = await workers.lock(connection, worker_id)
+        if worker is None or worker.evicted_at or now - worker.seen_at <= timedelta(seconds=pace.lease_s):
+            return False
+        held = await attempts.held_by(connection, worker_id)
+        await let_go(connection, worker_id, held, Reason.WORKER_LOST, f"Worker {worker_id} was lost", now)
+        await workers.evict(connection, worker_id, now)
+        return True
+
+    return await database.transact(work)
+
+
+async def let_go(
+    connection: Connection, worker_id: str, held: Sequence[Held], reason: Reason, msg: str, now: datetime
+) -> None:
+    """End those of these attempts that are not over."""
+    await change_all(connection, [_taking(each.run_id, each.attempt, reason, msg) for each in held], now)
+    await bell.ring(connection, [bell.QUEUE, worker_id])
+
+
+async def _release(database: Database, epoch: int, now: datetime) -> int:
+    async def work(connection: Connection) -> int:
+        await leader.check(connection, epoch)
+        late = await attempts.unacknowledged(connection, now, START_S)
+        msg = "The worker did not take it up in time"
+        await change_all(connection, [_taking(run_id, n, Reason.RELEASED, msg) for run_id, n in late], now)
+        return len(late)
+
+    return await database.transact(work)
+
+
+def _taking(run_id: str, attempt: int, reason: Reason, msg: str) -> Change:
+    def judge(life: Life, now: datetime) -> Life:
+        return take_back(life, attempt, reason, msg, now)
+
+    return Change(run_id, judge)

@@ -1,0 +1,90 @@
+"""What workers report, judged one by one and written together.
+
+A report binds to its attempt by a lease. It is applied whole or not at all; one that was applied before answers ok and
+changes nothing; one that comes too late is refused and changes nothing, however late it is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from typing import Any
+
+from gyoza.control.change import Change, change_all
+from gyoza.models.errors import Refusal
+from gyoza.models.lifecycle import OpRunState
+from gyoza.models.reasons import Reason
+from gyoza.models.run import ExecutionSummary
+from gyoza.policy.life import Happening, Life, acknowledge, leased, reported, settle, take_back
+from gyoza.store.database import Connection, Database
+
+
+@dataclass(frozen=True)
+class Report:
+    """`seq` rises per attempt. `declined`: never started, put it back. `settled`: nothing of it runs any more."""
+
+    run_id: str
+    attempt: int
+    lease: str
+    seq: int
+    events: Sequence[Happening] = ()
+    summary: ExecutionSummary | None = None
+    declined: bool = False
+    settled: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """`code` is that of the refusal; `state` is the run's state now, None when there is no such run."""
+
+    run_id: str
+    attempt: int
+    seq: int
+    ok: bool
+    code: str | None
+    state: OpRunState | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+
+async def report(database: Database, reports: Sequence[Report], now: datetime) -> list[Result]:
+    async def work(connection: Connection) -> list[Result]:
+        changes = [Change(each.run_id, _Judgement(each)) for each in reports]
+        outcomes = await change_all(connection, changes, now)
+        states = {outcome.run_id: outcome.state for outcome in outcomes if isinstance(outcome, Life)}
+        return [_result(each, outcome, states) for each, outcome in zip(reports, outcomes, strict=True)]
+
+    return await database.transact(work)
+
+
+@dataclass(frozen=True)
+class _Judgement:
+    report: Report
+
+    def __call__(self, life: Life, now: datetime) -> Life:
+        report = self.report
+        held = leased(life, report.attempt, report.lease)
+        if report.seq <= held.last_report:
+            return life
+        life = acknowledge(life, report.attempt, now)
+        for event in report.events:
+            life = reported(life, report.attempt, event, now)
+        if report.declined:
+            life = take_back(life, report.attempt, Reason.DECLINED, "The worker declined it", now)
+        if report.declined or report.settled:
+            life = settle(life, report.attempt, now)
+        return _noted(life, report)
+
+
+def _noted(life: Life, report: Report) -> Life:
+    tried = life.tries[report.attempt]
+    measured = {
+        name: value for name, value in (report.summary or ExecutionSummary()).to_dict().items() if value is not None
+    }
+    return life.with_try(replace(tried, last_report=report.seq, summary=replace(tried.summary, **measured)))
+
+
+def _result(report: Report, outcome: Life | Refusal, states: dict[str, OpRunState]) -> Result:
+    refused = outcome if isinstance(outcome, Refusal) else None
+    code = refused.code if refused else None
+    return Result(report.run_id, report.attempt, report.seq, refused is None, code, states.get(report.run_id))

@@ -1,0 +1,47 @@
+"""Files: streamed in and out, never held in memory."""
+
+from typing import Annotated
+
+from fastapi import Query, Request, Response
+from fastapi.responses import FileResponse
+
+from gyoza.control import files
+from gyoza.models.errors import FileMissing
+from gyoza.server.context import Routes, context, problems
+from gyoza.server.schemas import FileOut
+from gyoza.server.wire import Answer
+
+router = Routes("files")
+
+
+@router.post("/files", status_code=201, response_model=FileOut, responses={200: {"model": FileOut}, **problems(422)})
+async def upload(request: Request, name: Annotated[str, Query(min_length=1, max_length=255)] = "file") -> Response:
+    """Keep the body as a file; 200 where the same bytes are kept under this name already."""
+    server = context(request)
+    stored = await server.files.put(request.stream())
+    media_type = request.headers.get("content-type", "application/octet-stream")
+    found = files.Upload(stored.sha256, stored.size, name, media_type[:255])
+    kept, is_new = await files.keep(server.database, found, server.now())
+    return Answer(kept.to_dict(), 201 if is_new else 200)
+
+
+@router.get("/files/{file_id}", response_class=FileResponse, responses=problems(404))
+async def download(request: Request, file_id: str) -> Response:
+    """The bytes, whole or in ranges."""
+    server = context(request)
+    file = await files.get(server.database, file_id)
+    path = server.files.path(file.sha256)
+    if not path.is_file():
+        raise FileMissing(file_id)
+    digest = {"X-Gyoza-Sha256": file.sha256}
+    return FileResponse(path, filename=file.name, media_type=file.media_type, headers=digest)
+
+
+@router.delete("/files/{file_id}", status_code=204, responses=problems(404))
+async def delete(request: Request, file_id: str) -> Response:
+    """Forget the file; its bytes go with the last file that has them."""
+    server = context(request)
+    unneeded = await files.delete(server.database, file_id)
+    if unneeded:
+        server.files.delete(unneeded)
+    return Response(status_code=204)

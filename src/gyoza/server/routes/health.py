@@ -1,0 +1,29 @@
+"""Whether the server is up, and whether it can work."""
+
+from fastapi import Request, Response
+
+from gyoza.server.context import Routes, context
+from gyoza.server.problems import problem
+from gyoza.server.wire import Answer
+
+router = Routes("health")
+
+
+@router.get("/health")
+async def health(request: Request) -> Response:
+    """Up; `cluster_id` names the cluster that this server belongs to."""
+    return Answer({"status": "ok", "cluster_id": context(request).cluster_id})
+
+
+@router.get("/health/ready")
+async def ready(request: Request) -> Response:
+    """Able to work: database and file store can be reached."""
+    server = context(request)
+    missing = [
+        name
+        for name, is_ready in (("database", await server.database.is_ready()), ("file store", server.files.is_ready()))
+        if not is_ready
+    ]
+    if missing:
+        return problem(503, f"Not ready: {' and '.join(missing)} cannot be reached", "not_ready")
+    return Answer({"status": "ready"})

@@ -1,0 +1,143 @@
+"""Workers: they register, claim and report; people list, drain and remove them."""
+
+from typing import Any, cast
+
+import msgspec
+from fastapi import Request, Response
+
+from gyoza.control import claim, heartbeat, report, workforce
+from gyoza.control.heartbeat import Registration
+from gyoza.models.errors import Malformed
+from gyoza.models.resources import Resources
+from gyoza.models.run import ExecutionSummary
+from gyoza.server.context import Routes, context, problems
+from gyoza.server.schemas import (
+    AttemptName,
+    ClaimBody,
+    ClaimedOut,
+    HeardOut,
+    Heartbeat,
+    ReportBody,
+    ReportsBody,
+    ResultsOut,
+    WorkerOut,
+)
+from gyoza.server.wire import Answer, checked, happening, members, parse, read_body
+
+router = Routes("workers")
+
+
+@router.hot("PUT", "/workers/{worker_id}", body=Heartbeat, answer=HeardOut, statuses=(200, 409, 422))
+async def beat(request: Request) -> Response:
+    """Register, and say with every heartbeat what the worker has and holds."""
+    said = checked(Heartbeat, parse(await read_body(request)))
+    worker_id, server = request.path_params["worker_id"], context(request)
+    registration = Registration(
+        worker_id=worker_id,
+        instance=said.instance,
+        seq=said.seq,
+        host_id=said.host_id,
+        resources=Resources.from_dict(said.resources.model_dump()),
+        tags=said.tags,
+        engines=said.engines,
+        version=said.version,
+        images=said.images,
+    )
+    heard = await heartbeat.heartbeat(server.database, registration, _names(said.holding), server.pace, server.now())
+    pace = {"heartbeat_s": server.pace.heartbeat_s, "lease_s": server.pace.lease_s}
+    return Answer({**pace, "drain": heard.drain, "stop": [stop.to_dict() for stop in heard.stop]})
+
+
+@router.hot("POST", "/workers/{worker_id}/claim", body=ClaimBody, answer=ClaimedOut, statuses=(200, 409, 422))
+async def claim_assignments(request: Request) -> Response:
+    """What is assigned to this worker and not known to it yet; waits up to `wait_s` for something to say."""
+    said = checked(ClaimBody, parse(await read_body(request)))
+    worker_id, server = request.path_params["worker_id"], context(request)
+    wanted = claim.Claim(worker_id, said.instance, _names(said.known), said.max, said.wait_s)
+    return Answer((await claim.claim(server.database, server.bell, wanted)).to_dict())
+
+
+@router.hot("POST", "/workers/{worker_id}/reports", body=ReportsBody, answer=ResultsOut, statuses=(200, 409, 413, 422))
+async def take_reports(request: Request) -> Response:
+    """What happened to attempts, judged one by one."""
+    body = await read_body(request)
+    said = checked(ReportsBody, parse(body))
+    raws = msgspec.json.decode(members(body)["reports"], type=list[msgspec.Raw])
+    server = context(request)
+    await claim.check_instance(server.database, request.path_params["worker_id"], said.instance)
+    read = [_report(value, raw) for value, raw in zip(said.reports, raws, strict=True)]
+    taken = [each for each in read if isinstance(each, report.Report)]
+    results = iter(await report.report(server.database, taken, server.now()))
+    return Answer(
+        {"results": [(next(results).to_dict() if isinstance(each, report.Report) else each) for each in read]}
+    )
+
+
+@router.get("/workers", response_model=list[WorkerOut], responses=problems())
+async def list_workers(request: Request) -> Response:
+    """Every worker that is not removed, the lost ones too."""
+    server = context(request)
+    found = await workforce.every(server.database, server.pace, server.now())
+    return Answer([staff.to_dict() for staff in found])
+
+
+@router.get("/workers/{worker_id}", response_model=WorkerOut, responses=problems(404))
+async def get_worker(request: Request, worker_id: str) -> Response:
+    """One worker, with the room it has left."""
+    return await _shown(request, worker_id)
+
+
+@router.post("/workers/{worker_id}/drain", response_model=WorkerOut, responses=problems(404))
+async def drain_worker(request: Request, worker_id: str) -> Response:
+    """Give it nothing new; what it runs goes on."""
+    server = context(request)
+    await workforce.drain(server.database, worker_id, server.now())
+    return await _shown(request, worker_id)
+
+
+@router.post("/workers/{worker_id}/resume", response_model=WorkerOut, responses=problems(404))
+async def resume_worker(request: Request, worker_id: str) -> Response:
+    """Give it work again."""
+    await workforce.resume(context(request).database, worker_id)
+    return await _shown(request, worker_id)
+
+
+@router.delete("/workers/{worker_id}", status_code=204, responses=problems(404))
+async def remove_worker(request: Request, worker_id: str) -> Response:
+    """Forget it; what it still holds goes back to the queue."""
+    server = context(request)
+    await workforce.remove(server.database, worker_id, server.now())
+    return Response(status_code=204)
+
+
+async def _shown(request: Request, worker_id: str) -> Response:
+    server = context(request)
+    return Answer((await workforce.one(server.database, worker_id, server.pace, server.now())).to_dict())
+
+
+def _names(names: list[AttemptName]) -> frozenset[tuple[str, int]]:
+    return frozenset((name.run_id, name.attempt) for name in names)
+
+
+def _report(value: Any, raw: msgspec.Raw) -> report.Report | dict[str, Any]:
+    """The report, or the result that says why it is none: a misshapen one never fails its neighbours."""
+    try:
+        said = checked(ReportBody, value)
+    except Malformed as refusal:
+        named = cast(dict[str, Any], value) if isinstance(value, dict) else {}
+        place = {name: named.get(name) for name in ("run_id", "attempt", "seq")}
+        return {**place, "ok": False, "code": refusal.code, "state": None, "detail": refusal.detail}
+    events = msgspec.json.decode(members(raw).get("events", b"[]"), type=list[dict[str, msgspec.Raw]])
+    return report.Report(
+        run_id=said.run_id,
+        attempt=said.attempt,
+        lease=said.lease_token,
+        seq=said.seq,
+        events=[
+            happening(event.type, event.msg, event.payload, kept.get("payload"), event.at)
+            for event, kept in zip(said.events, events, strict=True)
+        ],
+        summary=ExecutionSummary.from_dict(said.summary.model_dump()) if said.summary else None,
+        declined=said.declined,
+        settled=said.settled,
+    )

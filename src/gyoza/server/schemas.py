@@ -1,0 +1,407 @@
+"""The shapes of bodies: what is checked on the way in, and what the OpenAPI document says of both ways."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from gyoza.models.definition import TYPES
+from gyoza.models.lifecycle import EventType, OpRunState
+from gyoza.models.reasons import Reason
+from gyoza.models.resources import cpu_from_wire
+
+
+class Kept(BaseModel):
+    """A body that clients of old may send: unknown members are passed over."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class Ours(BaseModel):
+    """A body of our own: an unknown member is a mistake."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class Out(BaseModel):
+    """What is answered."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+INT32 = 2**31 - 1
+Priority = Annotated[int, Field(ge=-1000, le=1000)]
+Amount = Annotated[int, Field(ge=0, le=INT32)]
+Cpu = Annotated[float, Field(ge=0, le=1_000_000)]
+Text = Annotated[str, Field(min_length=1, max_length=1000)]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86400)]
+Attempt = Annotated[int, Field(ge=1, le=INT32)]
+Event = Annotated[EventType, Field(strict=False)]
+Moment = Annotated[datetime, Field(strict=False)]
+Json = dict[str, Any]
+
+
+class ConstraintsBody(Kept):
+    cpu: Cpu | None = Field(None, description="CPUs, at most three decimals")
+    ram_mb: Amount | None = None
+    vram_mb: Amount | None = None
+
+    @field_validator("cpu")
+    @classmethod
+    def _three_decimals(cls, cpu: float | None) -> float | None:
+        cpu_from_wire(cpu)
+        return cpu
+
+
+class RetryPolicyBody(Kept):
+    max_attempts: int = Field(1, ge=1, le=1000, description="the first one counts")
+
+
+class EventDeliveryBody(Kept):
+    topic: Text
+    attributes: Json = Field(default_factory=dict)
+
+
+class CreateRun(Kept):
+    image: Text
+    priority: Priority = 5
+    inputs: Json = Field(default_factory=dict)
+    constraints: ConstraintsBody | None = None
+    retry_policy: RetryPolicyBody | None = None
+    event_delivery: EventDeliveryBody | None = None
+
+
+class CreateRunOfDefinition(Kept):
+    inputs: Json = Field(default_factory=dict)
+    priority: Priority = 5
+    version: str | None = None
+
+
+class UpdateRun(Kept):
+    state: str | None = None
+    outputs: Json | None = None
+    priority: Priority | None = None
+
+
+class EventBody(Kept):
+    type: Event
+    msg: Any = Field("", description="a text; for PROGRESS a whole number from 0 to 100")
+    payload: Json | None = None
+    attempt: Attempt | None = None
+
+
+class SpecBody(Kept):
+    type: Literal["string", "int", "float", "bool", "list", "dict", "any", "file"]
+    required: bool = True
+    default: Any = None
+
+    @model_validator(mode="after")
+    def _default_fits(self) -> "SpecBody":
+        if self.default is not None and not TYPES[self.type](self.default):
+            raise ValueError(f"the default is not of type {self.type}")
+        return self
+
+
+class TimeoutsBody(Ours):
+    queue_s: Seconds | None = None
+    start_s: Seconds | None = None
+    run_s: Seconds | None = None
+
+
+class ExecutionBody(Ours):
+    env: dict[str, str] = Field(default_factory=dict)
+    secrets: list[str] = Field(default_factory=list)
+    network: bool = True
+    cancel_grace_s: float = Field(10, ge=0, le=3600)
+    on_server_lost: Literal["finish", "stop"] = "finish"
+    user: str | None = None
+
+
+class BundleBody(Ours):
+    uri: str = Field(pattern=r"^gyoza://files/[0-9a-f-]{36}$")
+    digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
+    size: int = Field(ge=0)
+    entry: list[str] = Field(min_length=1)
+    python: str | None = None
+    base_image: str | None = None
+
+
+class Deploy(Kept):
+    id: Name
+    version: Text | None = None
+    image: Text | None = None
+    input_specs: dict[str, SpecBody] = Field(default_factory=dict)
+    output_specs: dict[str, SpecBody] = Field(default_factory=dict)
+    constraints: ConstraintsBody | None = None
+    retry_policy: RetryPolicyBody | None = None
+    event_delivery: EventDeliveryBody | None = None
+    description: str | None = None
+    timeouts: TimeoutsBody | None = None
+    execution: ExecutionBody | None = None
+    tags: list[Text] | None = None
+    bundle: BundleBody | None = None
+    concurrency: Json | None = None
+
+    @model_validator(mode="after")
+    def _runnable(self) -> "Deploy":
+        if self.image is None and self.bundle is None:
+            raise ValueError("an op needs an image, or a bundle (made by `gyoza op deploy`)")
+        return self
+
+
+class GpuBody(Ours):
+    id: Amount
+    uuid: str
+    name: str
+    vram_mb: Amount
+    foreign_mb: Amount = 0
+
+
+class ResourcesBody(Ours):
+    cpu: Cpu
+    ram_mb: Amount
+    slots: Amount
+    gpus: list[GpuBody] = Field(default_factory=list[GpuBody])
+
+
+class AttemptName(Ours):
+    run_id: str
+    attempt: Attempt
+
+
+class Heartbeat(Ours):
+    instance: Text
+    seq: int = Field(ge=1, description="rises with every heartbeat of this instance")
+    host_id: Text
+    resources: ResourcesBody
+    tags: list[str] = Field(default_factory=list)
+    engines: list[str] = Field(default_factory=list)
+    version: str | None = None
+    images: list[str] = Field(default_factory=list)
+    holding: list[AttemptName] = Field(default_factory=list[AttemptName])
+
+
+class ClaimBody(Ours):
+    instance: Text
+    known: list[AttemptName] = Field(default_factory=list[AttemptName])
+    max: int = Field(1, ge=0, le=1000)
+    wait_s: float = Field(0, ge=0, le=25)
+
+
+class ReportedEvent(Ours):
+    type: Event
+    msg: Any = ""
+    payload: Json | None = None
+    at: Moment | None = None
+
+
+class SummaryBody(Ours):
+    gpu_ids: list[int] | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    peak_ram_mb: int | None = None
+    peak_vram_mb: int | None = None
+    cpu_s: float | None = None
+    image_digest: str | None = None
+
+
+class ReportBody(Ours):
+    run_id: str
+    attempt: Attempt
+    lease_token: str
+    seq: int = Field(ge=1, le=INT32)
+    events: list[ReportedEvent] = Field(default_factory=list[ReportedEvent], max_length=1000)
+    summary: SummaryBody | None = None
+    declined: bool = False
+    settled: bool = False
+
+
+class ReportsBody(Ours):
+    instance: Text
+    reports: list[Any] = Field(max_length=1000, description="each one a Report; they are judged one by one")
+
+
+class ConstraintsOut(Out):
+    cpu: float | None
+    ram_mb: int | None
+    vram_mb: int | None
+
+
+class EventOut(Out):
+    id: int
+    type: EventType
+    t: datetime
+    msg: str | int
+    payload: Json | None
+    attempt: int
+    at: datetime | None
+
+
+class EventRow(EventOut):
+    state: OpRunState
+
+
+class EventsOut(Out):
+    events: list[EventRow]
+    has_more: bool
+
+
+class SummaryOut(Out):
+    duration_ms: int | None
+    worker_id: str | None
+    error_message: str | None
+    gpu_id: int | float | str | None
+    gpu_ids: list[int] | None
+    exit_code: int | None
+    signal: int | None
+    peak_ram_mb: int | None
+    peak_vram_mb: int | None
+    cpu_s: float | None
+    image_digest: str | None
+
+
+class RunOut(Out):
+    id: str
+    state: OpRunState
+    priority: int
+    image: str | None
+    op_definition: str | None
+    inputs: Json
+    outputs: Json | None
+    constraints: ConstraintsOut
+    retry_policy: RetryPolicyBody
+    event_delivery: EventDeliveryBody | None
+    progress: int
+    current_attempt: int
+    events: list[EventOut]
+    execution_summary: SummaryOut
+    created_at: datetime
+    updated_at: datetime
+    reason: Reason | None
+    version: str | None
+    revision: int | None
+    submitted_by: str | None
+    tags: list[str]
+    run_at: datetime | None
+    timeouts: TimeoutsBody
+    user_failures: int
+    infra_losses: int
+    events_count: int
+    queue_at: datetime
+
+
+class RunsOut(Out):
+    object: Literal["list"]
+    data: list[RunOut]
+    has_more: bool
+    url: Literal["/runs"]
+
+
+class AttemptOut(Out):
+    id: str
+    op_run_id: str
+    attempt: int
+    state: OpRunState
+    progress: int
+    events: list[EventOut]
+    inputs: Json
+    outputs: Json | None
+    execution_summary: SummaryOut
+    constraints: ConstraintsOut
+    started_at: datetime | None
+    finished_at: datetime | None
+    reason: Reason | None
+    settled_at: datetime | None
+
+
+class DefinitionOut(Deploy):
+    revision: int
+    digest: str
+
+
+class StopOut(AttemptName):
+    reason: Reason
+
+
+class HeardOut(Out):
+    heartbeat_s: float
+    lease_s: float
+    drain: bool
+    stop: list[StopOut]
+
+
+class AssignmentOut(Out):
+    run_id: str
+    attempt: int
+    lease_token: str
+    op_definition: str | None
+    image: str | None
+    image_digest: str | None
+    bundle: BundleBody | None
+    inputs: Json
+    constraints: ConstraintsOut
+    gpu_ids: list[int]
+    execution: ExecutionBody
+    timeouts: TimeoutsBody
+    input_specs: dict[str, SpecBody]
+    output_specs: dict[str, SpecBody]
+
+
+class ClaimedOut(Out):
+    assignments: list[AssignmentOut]
+    stop: list[StopOut]
+    drain: bool
+
+
+class ResultOut(Out):
+    run_id: str
+    attempt: int
+    seq: int
+    ok: bool
+    code: str | None
+    state: OpRunState | None
+
+
+class ResultsOut(Out):
+    results: list[ResultOut]
+
+
+class WorkerOut(Out):
+    id: str
+    state: Literal["alive", "late", "lost"]
+    drain: bool
+    host_id: str
+    resources: ResourcesBody
+    room: Json
+    tags: list[str]
+    engines: list[str]
+    version: str | None
+    images: list[str]
+    holding: list[Json]
+    registered_at: datetime
+    seen_at: datetime
+
+
+class FileOut(Out):
+    id: str
+    uri: str
+    name: str
+    size: int
+    sha256: str
+    media_type: str
+
+
+class FaultOut(Out):
+    pointer: str
+    detail: str
+    code: str
+
+
+class Problem(Out):
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: list[FaultOut] | None = None

@@ -1,0 +1,111 @@
+"""The one way to the database: a pool, transactions that try again after a deadlock, and the database's clock."""
+
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import msgspec
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.adapt import Loader
+from psycopg.errors import DeadlockDetected, SerializationFailure
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool
+
+Connection = AsyncConnection[TupleRow]
+Result = TypeVar("Result")
+
+FROZEN_AFTER_MS = "3000"
+"""A transaction idle for so long belongs to a frozen process: the database ends it, so that it blocks no one."""
+_TRIES = 5
+
+
+class _RawJson(Loader):
+    """JSON is handed out as it was received: parsing it would lose long decimals and big exponents."""
+
+    def load(self, data: Any) -> msgspec.Raw:
+        return msgspec.Raw(bytes(data))
+
+
+class _Text(Loader):
+    """Ids stay the text that clients know."""
+
+    def load(self, data: Any) -> str:
+        return bytes(data).decode()
+
+
+class Clock:
+    """The database's clock, read without asking it each time: several servers then agree on what time it is."""
+
+    def __init__(self) -> None:
+        self._ahead = timedelta(0)
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self._ahead
+
+    async def sync(self, connection: Connection) -> None:
+        asked = time.monotonic()
+        cursor = await connection.execute("SELECT clock_timestamp()")
+        row = await cursor.fetchone()
+        assert row is not None
+        self._ahead = row[0] - datetime.now(UTC) + timedelta(seconds=(time.monotonic() - asked) / 2)
+
+
+class Database:
+    """Opened by `async with Database(url) as database`."""
+
+    def __init__(self, url: str, *, size: int = 10, clock: Clock | None = None):
+        self.url = url
+        self.clock = clock or Clock()
+        self._pool = AsyncConnectionPool[Connection](
+            url,
+            min_size=2,
+            max_size=size,
+            open=False,
+            configure=_configure,
+            check=AsyncConnectionPool.check_connection,
+            kwargs={"autocommit": True, "connect_timeout": 10},
+        )
+
+    async def __aenter__(self) -> "Database":
+        await self._pool.open(wait=True, timeout=30)
+        async with self.connection() as connection:
+            await self.clock.sync(connection)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._pool.close(timeout=2)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncGenerator[Connection]:
+        """For single statements, each its own transaction."""
+        async with self._pool.connection() as connection:
+            yield connection
+
+    async def transact(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+        """Run `work` in one transaction, anew when the database asks for that (deadlock)."""
+        for left in reversed(range(_TRIES)):
+            try:
+                async with self.connection() as connection, connection.transaction():
+                    return await work(connection)
+            except (DeadlockDetected, SerializationFailure):
+                if not left:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def is_ready(self) -> bool:
+        try:
+            async with self._pool.connection(timeout=2) as connection:
+                await connection.execute("SELECT 1")
+        except psycopg.Error:
+            return False
+        return True
+
+
+async def _configure(connection: Connection) -> None:
+    connection.adapters.register_loader("json", _RawJson)
+    connection.adapters.register_loader("uuid", _Text)
+    await connection.execute("SET TIME ZONE 'UTC'")
+    await connection.execute("SELECT set_config('idle_in_transaction_session_timeout', %s, false)", [FROZEN_AFTER_MS])

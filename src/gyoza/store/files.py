@@ -1,0 +1,66 @@
+"""What is known of files; their bytes lie in the file store."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from gyoza.store.database import Connection
+
+
+@dataclass(frozen=True)
+class File:
+    """`sha256` is hexadecimal, `size` in bytes."""
+
+    id: str
+    sha256: str
+    name: str
+    media_type: str
+    size: int
+    created_at: datetime
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "uri": f"gyoza://files/{self.id}",
+            "name": self.name,
+            "size": self.size,
+            "sha256": self.sha256,
+            "media_type": self.media_type,
+        }
+
+
+_COLUMNS = "id, sha256, name, media_type, size, created_at"
+
+
+async def keep(connection: Connection, file: File) -> tuple[File, bool]:
+    """The file, and whether it is new: the same bytes under the same name and type are one file."""
+    cursor = await connection.execute(
+        "INSERT INTO files (" + _COLUMNS + ") VALUES (%s, %s, %s, %s, %s, %s) "
+        "ON CONFLICT (sha256, name, media_type) DO UPDATE SET size = excluded.size RETURNING " + _COLUMNS,
+        [file.id, file.sha256, file.name, file.media_type, file.size, file.created_at],
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    kept = _file(row)
+    return kept, kept.id == file.id
+
+
+async def get(connection: Connection, file_id: str) -> File | None:
+    cursor = await connection.execute("SELECT " + _COLUMNS + " FROM files WHERE id = %s", [file_id])
+    row = await cursor.fetchone()
+    return None if row is None else _file(row)
+
+
+async def delete(connection: Connection, file_id: str) -> tuple[str, bool] | None:
+    """The SHA-256 of the file that is gone, and whether its bytes are needed no more."""
+    cursor = await connection.execute("DELETE FROM files WHERE id = %s RETURNING sha256", [file_id])
+    row = await cursor.fetchone()
+    if row is None:
+        return None
+    others = await connection.execute("SELECT 1 FROM files WHERE sha256 = %s LIMIT 1", [row[0]])
+    return row[0], await others.fetchone() is None
+
+
+def _file(row: Sequence[Any]) -> File:
+    return File(*row)
