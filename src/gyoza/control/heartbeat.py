@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from gyoza.control.change import Change, change_all
@@ -13,10 +14,12 @@ from gyoza.policy.liveness import Pace
 from gyoza.store import attempts, bell, workers
 from gyoza.store.attempts import Held
 from gyoza.store.database import Connection, Database
-from gyoza.store.workers import Registration, Worker
+from gyoza.store.workers import Beat, Registration, Worker
 
 REMEMBERED = 20
 """How many instances that were taken over are remembered, so that they hear that they are superseded."""
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 Names = frozenset[tuple[str, int]]
 """Attempts by (run id, attempt)."""
@@ -42,33 +45,42 @@ async def heartbeat(database: Database, said: Registration, holding: Names, pace
     """Registers the worker where it is not yet. Raises WorkerNameTaken or Superseded."""
 
     async def work(connection: Connection) -> Heard:
-        drain = await workers.beat(connection, said, now)
-        if drain is None:
-            drain = await _register(connection, said, pace, now)
+        beat = await workers.beat(connection, said, now) or await _register(connection, said, pace, now)
         held = await attempts.held_by(connection, said.worker_id)
-        await change_all(connection, compare(held, holding), now)
-        return Heard(drain, stops(held, holding))
+        await change_all(connection, compare(held, holding, beat.before), now)
+        return Heard(beat.drain, stops(held, holding))
 
     return await database.transact(work)
 
 
-def compare(held: Sequence[Held], holding: Names) -> list[Change]:
+def compare(held: Sequence[Held], holding: Names, before: datetime | None) -> list[Change]:
     """What follows from what a worker holds by its own word, against what the server believes it holds.
 
-    Held and not acknowledged yet: acknowledged now. Acknowledged once, or over, and held no more: nothing of it runs,
-    and if it was not over it is lost.
+    Held and not acknowledged yet: acknowledged now. Acknowledged before the last heartbeat, or over and never
+    acknowledged, and not held: nothing of it runs, and if it was not over it is lost. What was acknowledged since the
+    last heartbeat may have been taken up after this one was written, and is left for the next.
     """
     changes: list[Change] = []
     for each in held:
         holds = (each.run_id, each.attempt) in holding
-        if holds and not each.acknowledged:
-            changes.append(Change(each.run_id, lambda life, now, n=each.attempt: acknowledge(life, n, now)))
-        if not holds and (each.acknowledged or not each.live):
-            changes.append(Change(each.run_id, lambda life, now, n=each.attempt: gone(life, n, now)))
+        if holds and each.acknowledged_at is None:
+            changes.append(Change(each.run_id, partial(_acknowledged, each.attempt)))
+        if not holds and _is_gone(each, before):
+            changes.append(Change(each.run_id, partial(_gone, each.attempt)))
     return changes
 
 
-def gone(life: Life, attempt: int, now: datetime) -> Life:
+def _is_gone(held: Held, before: datetime | None) -> bool:
+    if held.acknowledged_at is None:
+        return not held.live
+    return before is None or held.acknowledged_at <= before
+
+
+def _acknowledged(attempt: int, life: Life, now: datetime) -> Life:
+    return acknowledge(life, attempt, now)
+
+
+def _gone(attempt: int, life: Life, now: datetime) -> Life:
     life = take_back(life, attempt, Reason.WORKER_LOST, "The worker no longer has it", now)
     return settle(life, attempt, now)
 
@@ -82,14 +94,14 @@ def stops(held: Sequence[Held], having: Names) -> list[Stop]:
     ]
 
 
-async def _register(connection: Connection, said: Registration, pace: Pace, now: datetime) -> bool:
+async def _register(connection: Connection, said: Registration, pace: Pace, now: datetime) -> Beat:
     known = await workers.lock(connection, said.worker_id)
     if known is not None and _is_repeated(known, said):
-        return known.drain
+        return Beat(known.drain, _LONG_AGO)
     former = _former(known, said, pace, now) if known else ()
     await workers.register(connection, said, former, now)
     await bell.ring(connection, [bell.QUEUE])
-    return known.drain if known else False
+    return Beat(known.drain if known else False, None)
 
 
 def _is_repeated(known: Worker, said: Registration) -> bool:

@@ -53,11 +53,14 @@ async def page(
 async def events_of(
     database: Database, run_id: str, after: int, attempt: int | None
 ) -> tuple[OpRun, Sequence[EventEntry], bool]:
-    """The run, its events above `after`, and whether there are more than one answer holds."""
-    run = await get(database, run_id)
+    """The run, its events above `after`, and whether there are more than one answer holds.
+
+    The run is read after the events, so that its state is never older than they are.
+    """
+    await get(database, run_id)
     async with database.connection() as connection:
         found = await events.page(connection, run_id, after=after, attempt=attempt, limit=MOST_EVENTS + 1)
-    return run, found[:MOST_EVENTS], len(found) > MOST_EVENTS
+    return await get(database, run_id), found[:MOST_EVENTS], len(found) > MOST_EVENTS
 
 
 async def attempts_of(database: Database, run_id: str) -> list[OpAttempt]:

@@ -15,14 +15,17 @@ def _whole(value: Any) -> bool:
 
 
 def _is_from_outside(value: Any) -> bool:
-    return value in {reason.value for reason in Reason if reason not in SERVER_ALONE}
+    return value in [reason.value for reason in Reason if reason not in SERVER_ALONE]
 
 
 _TEXT: Check = (lambda value: isinstance(value, str), "is a text")
 _WHOLE: Check = (lambda value: _whole(value) and -(2**31) <= value < 2**31, "is a whole number")
 _BOOL: Check = (lambda value: isinstance(value, bool), "is true or false")
 _OBJECT: Check = (lambda value: isinstance(value, dict), "is a JSON object")
-_LABEL: Check = (lambda value: isinstance(value, str | int | float) and value is not True, "is a text or a number")
+_LABEL: Check = (
+    lambda value: isinstance(value, str | int | float) and not isinstance(value, bool),
+    "is a text or a number",
+)
 _REASON: Check = (_is_from_outside, "is one of the reasons that a worker or a client may give")
 _PERCENT: Check = (lambda value: _whole(value) and 0 <= value <= 100, "is a whole number from 0 to 100")
 

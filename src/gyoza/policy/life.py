@@ -216,7 +216,7 @@ def _noted(tried: Try, event: Happening, now: datetime) -> Try:
 def _started(tried: Try, event: Happening, now: datetime) -> Try:
     summary = replace(
         tried.summary,
-        worker_id=event.says("worker_id", tried.summary.worker_id),
+        worker_id=event.says("worker_id") or tried.held_by,
         gpu_id=event.says("gpu_id", tried.summary.gpu_id),
     )
     return replace(tried, started_at=now, summary=summary)

@@ -4,11 +4,9 @@ What users send is stored and given back equal in meaning: key order, big expone
 bodies are read twice: once into Python values, to be checked, and once into raw slices of the text, to be kept.
 """
 
-import json
-import math
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import msgspec
 from fastapi import Request, Response
@@ -16,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from gyoza.models.errors import Fault, Malformed, TooLarge
 from gyoza.models.lifecycle import EventType
+from gyoza.models.strictjson import pointer
 from gyoza.policy.life import Happening
 
 Shape = TypeVar("Shape", bound=BaseModel)
@@ -25,9 +24,7 @@ JSON_LIMIT = 4 * 2**20
 """Bytes of inputs and of outputs."""
 EVENT_LIMIT = 64 * 2**10
 """Bytes of an event's msg and of its payload."""
-NESTING = 100
 _DISCARDED = 256 * 2**20
-_INT64 = range(-(2**63), 2**63)
 
 
 class Answer(Response):
@@ -56,21 +53,6 @@ async def read_body(request: Request, limit: int = BODY_LIMIT) -> bytes:
     if size > limit:
         raise TooLarge(f"The body is larger than {limit} bytes: send less, or files by POST /files")
     return b"".join(parts)
-
-
-def parse(body: bytes) -> Any:
-    """Python values of one JSON text; Malformed names every place that could not be given back as it came."""
-    try:
-        value = json.loads(body.decode(), parse_constant=_Constant)
-    except UnicodeDecodeError as error:
-        raise Malformed([Fault("", f"not UTF-8: {error.reason} at byte {error.start}", "not_utf8")]) from error
-    except ValueError as error:
-        raise Malformed([Fault("", f"not JSON: {error}", "not_json")]) from error
-    except RecursionError as error:
-        raise Malformed([_too_deep("")]) from error
-    if faults := list(_faults(value, "", 1)):
-        raise Malformed(faults[:100])
-    return value
 
 
 def members(raw: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
@@ -116,11 +98,6 @@ def _oversized(at: str, value: Any, limit: int = EVENT_LIMIT) -> Iterator[Fault]
         yield Fault(at, f"larger than {limit} bytes: put large data into files", "too_large")
 
 
-def pointer(*parts: object) -> str:
-    """RFC 6901."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
-
-
 def fault_of(error: Mapping[str, Any], skip: int = 0) -> Fault:
     """A fault from one of pydantic's error entries; `skip` leading parts of its place are not the body's."""
     return Fault(pointer(*error["loc"][skip:]), str(error["msg"]), str(error["type"]))
@@ -128,41 +105,3 @@ def fault_of(error: Mapping[str, Any], skip: int = 0) -> Fault:
 
 def _fault(error: Any) -> Fault:
     return fault_of(error)
-
-
-class _Constant(float):
-    """NaN or an infinity, which JSON does not have."""
-
-    def __new__(cls, text: str) -> "_Constant":
-        return super().__new__(cls, text.replace("Infinity", "inf"))
-
-
-def _faults(value: Any, at: str, depth: int) -> Iterator[Fault]:
-    if isinstance(value, str):
-        yield from _text_faults(value, at)
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            yield Fault(at, "not a number that JSON and a double can hold", "number_out_of_range")
-    elif isinstance(value, int):
-        if value not in _INT64:
-            yield Fault(at, "beyond 64 bits: send it as a string", "integer_out_of_range")
-    elif depth > NESTING and isinstance(value, dict | list):
-        yield _too_deep(at)
-    elif isinstance(value, dict):
-        for key, member in cast(dict[str, Any], value).items():
-            yield from _text_faults(key, at)
-            yield from _faults(member, at + pointer(key), depth + 1)
-    elif isinstance(value, list):
-        for index, member in enumerate(cast(list[Any], value)):
-            yield from _faults(member, f"{at}/{index}", depth + 1)
-
-
-def _text_faults(text: str, at: str) -> Iterator[Fault]:
-    if "\0" in text:
-        yield Fault(at, "NUL characters cannot be kept", "nul_character")
-    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-        yield Fault(at, "a lone surrogate is no text", "lone_surrogate")
-
-
-def _too_deep(at: str) -> Fault:
-    return Fault(at, f"nested deeper than {NESTING} levels", "too_deep")

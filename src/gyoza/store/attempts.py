@@ -71,7 +71,7 @@ class Held:
     attempt: int
     state: OpRunState
     reason: Reason | None
-    acknowledged: bool
+    acknowledged_at: datetime | None
     live: bool
 
     @property
@@ -117,7 +117,7 @@ class Assigned:
 async def held_by(connection: Connection, worker_id: str) -> list[Held]:
     cursor = await connection.execute(
         """
-        SELECT a.run_id, a.attempt, a.state, a.reason, a.acknowledged_at IS NOT NULL,
+        SELECT a.run_id, a.attempt, a.state, a.reason, a.acknowledged_at,
             r.current_attempt = a.attempt AND a.finished_at IS NULL
         FROM attempts a JOIN runs r ON r.id = a.run_id
         WHERE a.held_by = %s AND a.settled_at IS NULL ORDER BY a.assigned_at, a.run_id
@@ -125,8 +125,8 @@ async def held_by(connection: Connection, worker_id: str) -> list[Held]:
         [worker_id],
     )
     return [
-        Held(run_id, attempt, OpRunState(state), Reason(reason) if reason else None, acknowledged, live)
-        for run_id, attempt, state, reason, acknowledged, live in await cursor.fetchall()
+        Held(run_id, attempt, OpRunState(state), Reason(reason) if reason else None, acknowledged_at, live)
+        for run_id, attempt, state, reason, acknowledged_at, live in await cursor.fetchall()
     ]
 
 

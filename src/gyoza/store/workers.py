@@ -44,19 +44,29 @@ _COLUMNS = (
 )
 
 
-async def beat(connection: Connection, said: Registration, now: datetime) -> bool | None:
-    """Whether the worker is to drain; None when this is not the living, registered instance, or an old message."""
+@dataclass(frozen=True)
+class Beat:
+    """`before`: when the heartbeat before this one was heard; None when this one registered the worker."""
+
+    drain: bool
+    before: datetime | None
+
+
+async def beat(connection: Connection, said: Registration, now: datetime) -> Beat | None:
+    """None when this is not the living, registered instance, or an old message."""
     cursor = await connection.execute(
         """
         UPDATE workers SET seq = %(seq)s, resources = %(resources)s, tags = %(tags)s, engines = %(engines)s,
             version = %(version)s, images = %(images)s, seen_at = %(now)s
-        WHERE id = %(id)s AND instance = %(instance)s AND evicted_at IS NULL AND NOT forgotten AND seq < %(seq)s
-        RETURNING drain
+        FROM (SELECT id, seen_at FROM workers WHERE id = %(id)s FOR UPDATE) AS was
+        WHERE workers.id = was.id AND instance = %(instance)s AND evicted_at IS NULL AND NOT forgotten
+            AND seq < %(seq)s
+        RETURNING drain, was.seen_at
         """,
         _values(said, now),
     )
     row = await cursor.fetchone()
-    return None if row is None else row[0]
+    return None if row is None else Beat(*row)
 
 
 async def lock(connection: Connection, worker_id: str) -> Worker | None:

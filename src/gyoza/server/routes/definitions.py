@@ -6,9 +6,10 @@ from fastapi import Query, Request, Response
 
 from gyoza.control import deploy, submit
 from gyoza.models.definition import OpDefinition
+from gyoza.models.strictjson import parse
 from gyoza.server.context import Routes, context, problems
 from gyoza.server.schemas import CreateRunOfDefinition, DefinitionOut, Deploy, RunOut
-from gyoza.server.wire import JSON_LIMIT, Answer, checked, limited, members, parse, read_body
+from gyoza.server.wire import JSON_LIMIT, Answer, checked, limited, members, read_body
 
 router = Routes("definitions")
 

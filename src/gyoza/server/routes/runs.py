@@ -11,9 +11,10 @@ from gyoza.models.definition import EventDelivery, RetryPolicy
 from gyoza.models.errors import InvalidQuery
 from gyoza.models.lifecycle import OpRunState
 from gyoza.models.resources import Constraints
+from gyoza.models.strictjson import parse
 from gyoza.server.context import Routes, context, problems
 from gyoza.server.schemas import AttemptOut, CreateRun, EventBody, EventsOut, RunOut, RunsOut, UpdateRun
-from gyoza.server.wire import JSON_LIMIT, Answer, checked, happening, limited, members, parse, read_body
+from gyoza.server.wire import JSON_LIMIT, Answer, checked, happening, limited, members, read_body
 
 router = Routes("runs")
 

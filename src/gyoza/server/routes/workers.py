@@ -10,6 +10,7 @@ from gyoza.control.heartbeat import Registration
 from gyoza.models.errors import Malformed
 from gyoza.models.resources import Resources
 from gyoza.models.run import ExecutionSummary
+from gyoza.models.strictjson import parse
 from gyoza.server.context import Routes, context, problems
 from gyoza.server.schemas import (
     AttemptName,
@@ -22,7 +23,7 @@ from gyoza.server.schemas import (
     ResultsOut,
     WorkerOut,
 )
-from gyoza.server.wire import Answer, checked, happening, members, parse, read_body
+from gyoza.server.wire import Answer, checked, happening, members, read_body
 
 router = Routes("workers")
 

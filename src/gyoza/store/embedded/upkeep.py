@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import psutil
 import psycopg
 
 from gyoza.models.errors import StartUpError
@@ -78,7 +79,10 @@ class Upkeep:
         if not self.folder.is_served_by(pid):
             self._refusal = "it answers, but is no process of this system (a container shares the folder?)"
             return False
-        self.postmaster = Postmaster(pid)
+        try:
+            self.postmaster = Postmaster(pid)
+        except psutil.NoSuchProcess:  # it ended this very moment
+            return False
         self.say(f"Took over the PostgreSQL (pid {pid}) of a server that was killed")
         return True
 
@@ -106,9 +110,8 @@ class Upkeep:
 
     def _check_that_it_lives(self) -> None:
         if self.postmaster is None or not self.postmaster.alive():
-            raise StartUpError(
-                f"PostgreSQL ended while it started: {self.folder.said_since(self._log_bytes)} (more in {self.folder.log})"
-            )
+            said = self.folder.said_since(self._log_bytes)
+            raise StartUpError(f"PostgreSQL ended while it started: {said} (more in {self.folder.log})")
 
     def _why(self) -> str:
         """What PostgreSQL says itself, where it says something."""

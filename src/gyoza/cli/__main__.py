@@ -1,0 +1,3 @@
+from gyoza.cli import main
+
+main()

@@ -1,0 +1,89 @@
+"""`gyoza run`: submit a run of a deployed op, and follow it where asked."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gyoza.cli.connect import ApiKey, Output, ServerUrl, connect
+from gyoza.cli.files import save_files
+from gyoza.cli.follow import follow as follow_run
+from gyoza.cli.inputs import gather
+from gyoza.cli.output import Format, json_text, note, plain, show
+
+if TYPE_CHECKING:
+    from gyoza.client import GyozaClient
+
+EXIT_CODES = {"COMPLETED": 0, "FAILED": 1, "CANCELLED": 3}
+
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-i",
+        "--input",
+        metavar="KEY=VALUE",
+        help="An input: JSON, or text. KEY=@PATH uploads a file. May be repeated.",
+    ),
+]
+InputsJson = Annotated[str | None, typer.Option(metavar="FILE", help="All inputs as one JSON object; - is stdin.")]
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Show its life, and print its outputs at the end.")]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Follow, and save the files it puts out here.")]
+
+
+def run(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The op's name.", show_default=False)],
+    inputs: Inputs = None,
+    inputs_json: InputsJson = None,
+    version: Annotated[str | None, typer.Option(help="This version of the op.", show_default="the latest")] = None,
+    priority: Annotated[int, typer.Option(help="Higher goes first; one point is worth an hour of waiting.")] = 5,
+    follow: Follow = False,
+    out: Out = None,
+    output: Output = Format.table,
+    server_url: ServerUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Run an op.
+
+    Exit codes with --follow: 0 COMPLETED, 1 FAILED, 3 CANCELLED.
+
+    Always: 2 wrong usage or refused, 4 no server answers, 130 Ctrl-C (the run goes on).
+    """
+    from gyoza.client import calls
+
+    with connect(server_url, api_key) as client:
+        definition = client.get_definition(name, version)
+        values = gather(client, definition["input_specs"], inputs or [], inputs_json)
+        call = calls.create_run_from_definition(name, values, version=version, priority=priority)
+        if follow or out:
+            raise typer.Exit(watch(client, client.send(call)["id"], output, out))
+        show(client, call, output, _submitted)
+
+
+def watch(client: "GyozaClient", run_id: str, output: Format, out: Path | None = None) -> int:
+    """Follow a run to its end, print what it put out; the exit code. Ctrl-C leaves the run alone."""
+    try:
+        run = follow_run(client, run_id)
+    except KeyboardInterrupt:
+        note(f"\nRun {run_id} goes on. Follow it: gyoza runs events {run_id} --follow")
+        note(f"Cancel it: gyoza runs cancel {run_id}")
+        return 130
+    _print_ending(client, run, output)
+    if out is not None and run["outputs"]:
+        for path in save_files(client, run["outputs"], out):
+            note(f"saved {path}")
+    return EXIT_CODES[run["state"]]
+
+
+def _print_ending(client: "GyozaClient", run: dict[str, Any], output: Format) -> None:
+    from gyoza.client import RunFailed, calls
+
+    completed = run["state"] == "COMPLETED"
+    if completed or output is Format.json:
+        show(client, calls.get_run(run["id"]), output, lambda run: typer.echo(json_text(run["outputs"], indent=2)))
+    if not completed:
+        note(f"gyoza: {plain(str(RunFailed(run)))}")
+
+
+def _submitted(run: dict[str, Any]) -> None:
+    typer.echo(f"{run['id']}  {run['state']}")
+    note(f"Follow it: gyoza runs events {run['id']} --follow")

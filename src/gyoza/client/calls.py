@@ -1,0 +1,163 @@
+"""Every call of the HTTP API, described once: definitions, runs, files, workers.
+
+`GyozaClient` and `AsyncGyozaClient` are these functions with a connection; whatever else speaks to a server can send
+their values as well.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gyoza.client.call import Call, Object, an_object, get, get_list, given, nothing, part, send
+
+FILE_SCHEME = "gyoza://files/"
+
+
+def upsert_definition(op_dict: Mapping[str, Any]) -> Call[Object]:
+    return send("POST", "/definitions", op_dict)
+
+
+def get_definition(name: str, version: str | None = None) -> Call[Object]:
+    return get(f"/definitions/{part(name)}", version=version)
+
+
+def list_definitions() -> Call[list[Object]]:
+    return get_list("/definitions")
+
+
+def get_revisions(name: str) -> Call[list[Object]]:
+    return get_list(f"/definitions/{part(name)}/revisions")
+
+
+def create_run(
+    image: str,
+    inputs: Mapping[str, Any],
+    *,
+    priority: int = 5,
+    constraints: Mapping[str, Any] | None = None,
+    retry_policy: Mapping[str, Any] | None = None,
+    event_delivery: Mapping[str, Any] | None = None,
+) -> Call[Object]:
+    more = given(constraints=constraints, retry_policy=retry_policy, event_delivery=event_delivery)
+    return send("POST", "/runs", {"image": image, "inputs": inputs, "priority": priority, **more})
+
+
+def create_run_from_definition(
+    name: str, inputs: Mapping[str, Any], *, version: str | None = None, priority: int = 5
+) -> Call[Object]:
+    body = {"inputs": inputs, "priority": priority, **given(version=version)}
+    return send("POST", f"/definitions/{part(name)}/runs", body)
+
+
+def get_run(run_id: str) -> Call[Object]:
+    return get(f"/runs/{part(run_id)}")
+
+
+def list_runs(
+    limit: int | None = None,
+    *,
+    starting_after: str | None = None,
+    ending_before: str | None = None,
+    state: str | None = None,
+    status: str | None = None,
+    op_definition: str | None = None,
+    image: str | None = None,
+    created: Mapping[str, int] | None = None,
+) -> Call[Object]:
+    """One page, newest first. `created` bounds the time of creation: `{"gte" | "gt" | "lte" | "lt": UNIX seconds}`."""
+    return get(
+        "/runs",
+        limit=limit,
+        starting_after=starting_after,
+        ending_before=ending_before,
+        state=state,
+        status=status,
+        op_definition=op_definition,
+        image=image,
+        **{f"created[{bound}]": at for bound, at in (created or {}).items()},
+    )
+
+
+def update_run(
+    run_id: str,
+    *,
+    state: str | None = None,
+    outputs: Mapping[str, Any] | None = None,
+    priority: int | None = None,
+) -> Call[Object]:
+    return send("PATCH", f"/runs/{part(run_id)}", given(state=state, outputs=outputs, priority=priority))
+
+
+def cancel_run(run_id: str) -> Call[Object]:
+    return Call("POST", f"/runs/{part(run_id)}/cancel", an_object)
+
+
+def retry_run(run_id: str) -> Call[Object]:
+    return Call("POST", f"/runs/{part(run_id)}/retry", an_object)
+
+
+def get_events(run_id: str, after: int | None = None, *, attempt: int | None = None) -> Call[Object]:
+    return get(f"/runs/{part(run_id)}/events", after=after, attempt=attempt)
+
+
+def add_event(run_id: str, event_type: str, msg: str | int, payload: Mapping[str, Any] | None = None) -> Call[Object]:
+    body = {"type": event_type, "msg": msg, **given(payload=payload)}
+    return send("POST", f"/runs/{part(run_id)}/events", body)
+
+
+def get_attempts(run_id: str) -> Call[list[Object]]:
+    return get_list(f"/runs/{part(run_id)}/attempts")
+
+
+def upload_file(name: str, content: Any, media_type: str, size: int | None) -> Call[Object]:
+    """`content`: what the client at hand can stream. Without a `size` it goes in chunks."""
+    headers = {"Content-Type": media_type} | ({} if size is None else {"Content-Length": str(size)})
+    return Call("POST", "/files", an_object, params={"name": name}, content=content, headers=headers)
+
+
+def download_file(file: str) -> Call[None]:
+    """`file`: an id, or a `gyoza://files/<id>` URI. The answer is bytes, to be streamed."""
+    return Call("GET", f"/files/{part(file.removeprefix(FILE_SCHEME))}", nothing)
+
+
+def delete_file(file: str) -> Call[None]:
+    return Call("DELETE", f"/files/{part(file.removeprefix(FILE_SCHEME))}", nothing)
+
+
+def register_worker(worker_id: str, body: Mapping[str, Any]) -> Call[Object]:
+    return send("PUT", f"/workers/{part(worker_id)}", body)
+
+
+def claim(worker_id: str, body: Mapping[str, Any]) -> Call[Object]:
+    """The answer may take `body["wait_s"]` longer than others."""
+    path = f"/workers/{part(worker_id)}/claim"
+    return send("POST", path, body, wait_s=float(body.get("wait_s", 0)))
+
+
+def report(worker_id: str, body: Mapping[str, Any]) -> Call[Object]:
+    return send("POST", f"/workers/{part(worker_id)}/reports", body)
+
+
+def put_logs(run_id: str, attempt: int, data: bytes, *, offset: int, lease_token: str) -> Call[None]:
+    path = f"/runs/{part(run_id)}/attempts/{attempt}/logs"
+    headers = {"Gyoza-Lease": lease_token, "Content-Type": "application/octet-stream"}
+    return Call("PUT", path, nothing, params={"offset": offset}, content=data, headers=headers)
+
+
+def list_workers() -> Call[list[Object]]:
+    return get_list("/workers")
+
+
+def get_worker(worker_id: str) -> Call[Object]:
+    return get(f"/workers/{part(worker_id)}")
+
+
+def drain_worker(worker_id: str) -> Call[Object]:
+    return Call("POST", f"/workers/{part(worker_id)}/drain", an_object)
+
+
+def resume_worker(worker_id: str) -> Call[Object]:
+    return Call("POST", f"/workers/{part(worker_id)}/resume", an_object)
+
+
+def remove_worker(worker_id: str) -> Call[None]:
+    return Call("DELETE", f"/workers/{part(worker_id)}", nothing)

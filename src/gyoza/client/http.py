@@ -1,0 +1,261 @@
+"""The calls with a connection: `GyozaClient` waits, `AsyncGyozaClient` is awaited."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypedDict, TypeVar
+
+import httpx
+
+from gyoza.client import calls, transfer
+from gyoza.client.address import Address, resolve
+from gyoza.client.call import Call, Object
+from gyoza.client.errors import RunCancelled, RunFailed, unreachable
+from gyoza.client.methods import awaited, waiting
+from gyoza.models.lifecycle import OpRunState
+
+T = TypeVar("T")
+
+STORED_SHA256 = "X-Gyoza-Sha256"
+"""The header by which a server names what it kept: hexadecimal."""
+# Below the 5 s after which servers commonly close an idle connection: a request must not meet its closing.
+LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=4.0)
+
+
+class GyozaClient:
+    """A connection to one server. Every method of the API returns decoded JSON and raises `gyoza.client` errors.
+
+    `base_url` and `api_key` default to GYOZA_SERVER_URL and GYOZA_API_KEY; a server on this host lends its own key.
+    `timeout` is in seconds, for each step of a request. Threads may share one client.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        timeout: float | None = 30.0,
+        *,
+        transport: httpx.BaseTransport | None = None,
+    ):
+        self.address = resolve(base_url, api_key)
+        self.timeout = timeout
+        self._http = httpx.Client(**_settings(self.address), transport=transport)
+
+    def send(self, call: Call[T]) -> T:
+        with _heard(self.address, self.timeout):
+            response = self._http.request(**_request(call, self.timeout))
+        return call.read(response)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> "GyozaClient":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    upsert_definition = waiting(calls.upsert_definition)
+    get_definition = waiting(calls.get_definition)
+    list_definitions = waiting(calls.list_definitions)
+    get_revisions = waiting(calls.get_revisions)
+
+    create_run = waiting(calls.create_run)
+    create_run_from_definition = waiting(calls.create_run_from_definition)
+    get_run = waiting(calls.get_run)
+    list_runs = waiting(calls.list_runs)
+    update_run = waiting(calls.update_run)
+    cancel_run = waiting(calls.cancel_run)
+    retry_run = waiting(calls.retry_run)
+    get_events = waiting(calls.get_events)
+    add_event = waiting(calls.add_event)
+    get_attempts = waiting(calls.get_attempts)
+
+    delete_file = waiting(calls.delete_file)
+
+    list_workers = waiting(calls.list_workers)
+    get_worker = waiting(calls.get_worker)
+    drain_worker = waiting(calls.drain_worker)
+    resume_worker = waiting(calls.resume_worker)
+    remove_worker = waiting(calls.remove_worker)
+
+    def run(self, name: str, /, **inputs: Any) -> Object:
+        """Run the op `name` and wait; its outputs. Raises `RunFailed` or `RunCancelled` where there are none."""
+        run = self.create_run_from_definition(name, inputs)
+        pauses = _pauses()
+        while not OpRunState(run["state"]).is_terminal:
+            time.sleep(next(pauses))
+            run = self.get_run(run["id"])
+        return _outputs(run)
+
+    def upload_file(self, source: transfer.Source, *, name: str | None = None, media_type: str | None = None) -> Object:
+        """Store a file, by its path or as an open binary stream: `{id, uri, name, size, sha256, media_type}`."""
+        with transfer.leaving(source, name, media_type) as upload:
+            return self.send(upload.call(iter(upload.chunk, b"")))
+
+    def download_file(self, file: str, path: str | os.PathLike[str], *, sha256: str | None = None) -> Path:
+        """Store a file's bytes under `path`; `file` is an id or a `gyoza://files/<id>` URI.
+
+        `path` changes only when everything has arrived and fits `sha256`: the given one, or what the server names.
+        """
+        call, target = calls.download_file(file), Path(path)
+        request = _request(call, self.timeout)
+        with _heard(self.address, self.timeout), self._http.stream(**request) as response:
+            if not response.is_success:
+                response.read()
+            call.read(response)
+            with transfer.arriving(target, sha256 or response.headers.get(STORED_SHA256)) as take:
+                for data in response.iter_bytes(transfer.CHUNK):
+                    take(data)
+        return target
+
+
+class AsyncGyozaClient:
+    """`GyozaClient` for asyncio: the same methods, awaited; and the calls by which a worker reaches its server."""
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        timeout: float | None = 30.0,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ):
+        self.address = resolve(base_url, api_key)
+        self.timeout = timeout
+        self._http = httpx.AsyncClient(**_settings(self.address), transport=transport)
+
+    async def send(self, call: Call[T]) -> T:
+        with _heard(self.address, self.timeout):
+            response = await self._http.request(**_request(call, self.timeout))
+        return call.read(response)
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def __aenter__(self) -> "AsyncGyozaClient":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    upsert_definition = awaited(calls.upsert_definition)
+    get_definition = awaited(calls.get_definition)
+    list_definitions = awaited(calls.list_definitions)
+    get_revisions = awaited(calls.get_revisions)
+
+    create_run = awaited(calls.create_run)
+    create_run_from_definition = awaited(calls.create_run_from_definition)
+    get_run = awaited(calls.get_run)
+    list_runs = awaited(calls.list_runs)
+    update_run = awaited(calls.update_run)
+    cancel_run = awaited(calls.cancel_run)
+    retry_run = awaited(calls.retry_run)
+    get_events = awaited(calls.get_events)
+    add_event = awaited(calls.add_event)
+    get_attempts = awaited(calls.get_attempts)
+
+    delete_file = awaited(calls.delete_file)
+
+    list_workers = awaited(calls.list_workers)
+    get_worker = awaited(calls.get_worker)
+    drain_worker = awaited(calls.drain_worker)
+    resume_worker = awaited(calls.resume_worker)
+    remove_worker = awaited(calls.remove_worker)
+
+    register_worker = awaited(calls.register_worker)
+    claim = awaited(calls.claim)
+    report = awaited(calls.report)
+    put_logs = awaited(calls.put_logs)
+
+    async def run(self, name: str, /, **inputs: Any) -> Object:
+        """As `GyozaClient.run`."""
+        run = await self.create_run_from_definition(name, inputs)
+        pauses = _pauses()
+        while not OpRunState(run["state"]).is_terminal:
+            await asyncio.sleep(next(pauses))
+            run = await self.get_run(run["id"])
+        return _outputs(run)
+
+    async def upload_file(
+        self, source: transfer.Source, *, name: str | None = None, media_type: str | None = None
+    ) -> Object:
+        """As `GyozaClient.upload_file`; the reading happens in another thread."""
+        with transfer.leaving(source, name, media_type) as upload:
+
+            async def chunks() -> AsyncIterator[bytes]:
+                while data := await asyncio.to_thread(upload.chunk):
+                    yield data
+
+            return await self.send(upload.call(chunks()))
+
+    async def download_file(self, file: str, path: str | os.PathLike[str], *, sha256: str | None = None) -> Path:
+        """As `GyozaClient.download_file`; the writing happens in another thread."""
+        call, target = calls.download_file(file), Path(path)
+        request = _request(call, self.timeout)
+        with _heard(self.address, self.timeout):
+            async with self._http.stream(**request) as response:
+                if not response.is_success:
+                    await response.aread()
+                call.read(response)
+                with transfer.arriving(target, sha256 or response.headers.get(STORED_SHA256)) as take:
+                    async for data in response.aiter_bytes(transfer.CHUNK):
+                        await asyncio.to_thread(take, data)
+        return target
+
+
+class _Settings(TypedDict):
+    base_url: str
+    headers: dict[str, str]
+    limits: httpx.Limits
+    trust_env: bool
+    verify: bool
+
+
+def _settings(address: Address) -> _Settings:
+    """A proxy named in the environment is not asked for this host; certificates are loaded only where they matter."""
+    return {
+        "base_url": address.url,
+        "headers": address.headers(),
+        "limits": LIMITS,
+        "trust_env": not address.local,
+        "verify": address.url.startswith("https:"),
+    }
+
+
+def _request(call: Call[Any], timeout_s: float | None) -> dict[str, Any]:
+    read_s = None if timeout_s is None else timeout_s + call.wait_s
+    return {
+        "method": call.method,
+        "url": call.path,
+        "params": dict(call.params),
+        "content": call.content,
+        "headers": dict(call.headers),
+        "timeout": httpx.Timeout(timeout_s, read=read_s),
+    }
+
+
+@contextmanager
+def _heard(address: Address, timeout_s: float | None) -> Generator[None]:
+    """No answer, in Gyoza's words."""
+    try:
+        yield
+    except httpx.RequestError as error:
+        raise unreachable(error, address.url, timeout_s) from error
+
+
+def _pauses() -> Iterator[float]:
+    """Seconds between two looks at a run: short runs are seen to end at once, long ones are left alone."""
+    pause_s = 0.02
+    while True:
+        yield pause_s
+        pause_s = min(pause_s * 1.5, 0.5)
+
+
+def _outputs(run: Object) -> Object:
+    if run["state"] == OpRunState.COMPLETED:
+        return run["outputs"]
+    raise RunCancelled(run) if run["state"] == OpRunState.CANCELLED else RunFailed(run)

@@ -1,0 +1,70 @@
+"""JSON that can be kept and given back: what a double, 64 bits or PostgreSQL cannot hold is refused."""
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any, cast
+
+from gyoza.models.errors import Fault, Malformed
+
+NESTING = 100
+MOST_FAULTS = 100
+_INT64 = range(-(2**63), 2**63)
+
+
+def parse(body: bytes) -> Any:
+    """Python values of one JSON text; Malformed names every place that could not be given back as it came."""
+    try:
+        value = json.loads(body.decode(), parse_constant=_Constant)
+    except UnicodeDecodeError as error:
+        raise Malformed([Fault("", f"not UTF-8: {error.reason} at byte {error.start}", "not_utf8")]) from error
+    except ValueError as error:
+        raise Malformed([Fault("", f"not JSON: {error}", "not_json")]) from error
+    except RecursionError as error:
+        raise Malformed([_too_deep("")]) from error
+    if faults := [fault for fault, _ in zip(_faults(value, "", 1), range(MOST_FAULTS), strict=False)]:
+        raise Malformed(faults)
+    return value
+
+
+def pointer(*parts: object) -> str:
+    """RFC 6901."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+
+
+class _Constant(float):
+    """NaN or an infinity, which JSON does not have."""
+
+    def __new__(cls, text: str) -> "_Constant":
+        return super().__new__(cls, text.replace("Infinity", "inf"))
+
+
+def _faults(value: Any, at: str, depth: int) -> Iterator[Fault]:
+    if isinstance(value, str):
+        yield from _text_faults(value, at)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            yield Fault(at, "not a number that JSON and a double can hold", "number_out_of_range")
+    elif isinstance(value, int):
+        if value not in _INT64:
+            yield Fault(at, "beyond 64 bits: send it as a string", "integer_out_of_range")
+    elif depth > NESTING and isinstance(value, dict | list):
+        yield _too_deep(at)
+    elif isinstance(value, dict):
+        for key, member in cast(dict[str, Any], value).items():
+            yield from _text_faults(key, at)
+            yield from _faults(member, at + pointer(key), depth + 1)
+    elif isinstance(value, list):
+        for index, member in enumerate(cast(list[Any], value)):
+            yield from _faults(member, f"{at}/{index}", depth + 1)
+
+
+def _text_faults(text: str, at: str) -> Iterator[Fault]:
+    if "\0" in text:
+        yield Fault(at, "NUL characters cannot be kept", "nul_character")
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        yield Fault(at, "a lone surrogate is no text", "lone_surrogate")
+
+
+def _too_deep(at: str) -> Fault:
+    return Fault(at, f"nested deeper than {NESTING} levels", "too_deep")

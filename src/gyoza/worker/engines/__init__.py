@@ -1,0 +1,125 @@
+"""The seam between a worker and what runs its attempts: Docker containers, or plain processes."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from gyoza.models.bundle import Bundle
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose work a container or process is: engines label everything with it and touch nothing else."""
+
+    cluster: str
+    host: str
+    worker: str
+
+    @property
+    def mark(self) -> str:
+        return f"{self.cluster}/{self.host}/{self.worker}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One attempt as an engine sees it.
+
+    `io_dir` is the host's folder with `inputs.json`; its parent must be closed to others (0700), because an engine
+    opens `io_dir` itself to whatever user the program runs as. `ram_mb` counts 2^20 bytes. `archive` is the bundle's
+    archive on this host, already checked against its digest; None where the op is an image alone.
+    """
+
+    run_id: str
+    attempt: int
+    io_dir: Path
+    cpu_m: int
+    ram_mb: int
+    image: str | None = None
+    bundle: Bundle | None = None
+    archive: Path | None = None
+    gpu_ids: Sequence[int] = ()
+    env: Mapping[str, str] = field(default_factory=dict[str, str])
+    network: bool = True
+
+    @property
+    def name(self) -> str:
+        """One for every attempt: no two of a name ever run beside each other."""
+        return f"gyoza-{self.run_id}-{self.attempt}"
+
+    @property
+    def contract_env(self) -> dict[str, str]:
+        """What the op IO interface promises besides `GYOZA_IO_DIR`; the op's own `env` cannot change it."""
+        return {"GYOZA_RUN_ID": self.run_id, "GYOZA_ATTEMPT": str(self.attempt)}
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What was made ready to start: an image's id, or an unpacked environment's folder."""
+
+    name: str
+    digest: str | None = None
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a program ended: as a shell counts, `exit_code` is 128 + `signal` when a signal ended it.
+
+    `oom_killed` when the memory limit ended it. `cpu_s` and `peak_ram_mb` are sampled: None for what was too short to
+    be seen, and a little low for what was short.
+    """
+
+    exit_code: int
+    signal: int | None = None
+    oom_killed: bool = False
+    cpu_s: float | None = None
+    peak_ram_mb: int | None = None
+
+
+class Running(Protocol):
+    """A started program."""
+
+    async def wait(self) -> Exit:
+        """Until it has ended by itself or by `stop`; may be asked again.
+
+        AttemptError `start_failed` (an infrastructure loss) when the engine no longer knows it: somebody removed it.
+        While the engine is out of reach this goes on waiting, for as long as that lasts.
+        """
+        ...
+
+    async def stop(self, grace_s: float) -> None:
+        """SIGTERM, `grace_s` of patience, SIGKILL; returns once the engine confirms that nothing of it runs."""
+        ...
+
+    async def log_tail(self, size: int = 2000) -> str:
+        """The last `size` characters of what it wrote to stdout and stderr."""
+        ...
+
+
+class Engine(Protocol):
+    """Where attempts run. Errors are `AttemptError` with the reason that the contract lists."""
+
+    name: str
+
+    async def can_run(self) -> str | None:
+        """None when this engine answers on this machine; else one sentence that says why not."""
+        ...
+
+    def io_path(self, io_dir: Path) -> str:
+        """`io_dir` as the program sees it."""
+        ...
+
+    async def ready(self, job: Job) -> Ready:
+        """Bring what the job needs to this machine: pull the image, or build the bundle. Outside `start_s`."""
+        ...
+
+    def started(self, job: Job, ready: Ready) -> AbstractAsyncContextManager[Running]:
+        """Run it; on leaving, whatever happened, nothing of it is left: no process, no container."""
+        ...
+
+    async def sweep(self) -> int:
+        """End and remove what an earlier process of this owner left behind; how many."""
+        ...
+
+    async def close(self) -> None: ...

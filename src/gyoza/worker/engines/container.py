@@ -1,0 +1,119 @@
+"""What a container is allowed: the configuration that the Docker engine is given for an attempt."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gyoza.worker.engines import Job, Owner, Ready
+
+IO = "/gyoza/io"
+PIDS = 4096
+LEAST_RAM_MB = 6
+"""The engine refuses less."""
+LOGS = {"Type": "json-file", "Config": {"max-size": "16m", "max-file": "2"}}
+OP_USER = "65532:65532"
+
+
+@dataclass(frozen=True)
+class Host:
+    """What must be known of the engine's machine. `rootless`: the engine runs as the worker's own user."""
+
+    cpus: int
+    rootless: bool = False
+
+
+def labels(owner: Owner) -> dict[str, str]:
+    return {"gyoza.cluster": owner.cluster, "gyoza.host": owner.host, "gyoza.worker": owner.worker}
+
+
+def job_labels(owner: Owner, job: Job) -> dict[str, str]:
+    return labels(owner) | {"gyoza.run": job.run_id, "gyoza.attempt": str(job.attempt)}
+
+
+def own_user(host: Host) -> str:
+    """The user inside a container to whom the worker's files belong."""
+    return "0:0" if host.rootless else f"{os.geteuid()}:{os.getegid()}"
+
+
+def bundle_user(host: Host) -> str:
+    """Nobody in particular where the worker is root; else the worker's own, so that it can remove the files."""
+    return OP_USER if os.geteuid() == 0 else own_user(host)
+
+
+def container_config(job: Job, ready: Ready, owner: Owner, host: Host) -> dict[str, Any]:
+    """A bundle's entry replaces whatever its base image would start; an image alone starts as it says itself."""
+    config: dict[str, Any] = {
+        "Image": ready.name,
+        "Labels": job_labels(owner, job),
+        "Env": [f"{name}={value}" for name, value in _env(job).items()],
+        "HostConfig": limits(job.ram_mb, job.cpu_m, host) | {"Mounts": [io_mount(job.io_dir)]} | _devices(job),
+    }
+    if job.bundle is not None and ready.digest == job.bundle.digest:
+        config |= {"Entrypoint": list(job.bundle.entry), "Cmd": [], "User": bundle_user(host)}
+    if not job.network:
+        config["HostConfig"]["NetworkMode"] = "none"
+    return config
+
+
+def limits(ram_mb: int, cpu_m: int, host: Host) -> dict[str, Any]:
+    ram = max(ram_mb, LEAST_RAM_MB) * 2**20
+    return {
+        "Memory": ram,
+        "MemorySwap": ram,
+        "ShmSize": ram,  # counted as memory anyway; the usual 64 MB breaks programs that share tensors
+        "NanoCpus": min(max(cpu_m, 10), host.cpus * 1000) * 1_000_000,
+        "PidsLimit": PIDS,
+        "SecurityOpt": ["no-new-privileges"],
+        "Init": True,
+        "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
+        "LogConfig": LOGS,
+    }
+
+
+def io_mount(io_dir: Path) -> dict[str, str]:
+    return {"Type": "bind", "Source": str(io_dir), "Target": IO}
+
+
+def _env(job: Job) -> dict[str, str]:
+    # An unnamed user has no home: without this, whatever writes to ~ would try the root folder.
+    env = {"HOME": "/tmp"} if job.bundle is not None else {}
+    return env | dict(job.env) | _gpu_env(job) | job.contract_env | {"GYOZA_IO_DIR": IO}
+
+
+def _gpu_env(job: Job) -> dict[str, str]:
+    # Where NVIDIA's runtime is the default one, an image could ask for all GPUs by this variable.
+    if not job.gpu_ids:
+        return {"NVIDIA_VISIBLE_DEVICES": "void"}
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "NVIDIA_VISIBLE_DEVICES": ",".join(map(str, job.gpu_ids))}
+
+
+def _devices(job: Job) -> dict[str, Any]:
+    if not job.gpu_ids:
+        return {}
+    ids = [str(gpu) for gpu in job.gpu_ids]
+    return {"DeviceRequests": [{"DeviceIDs": ids, "Capabilities": [["gpu"]]}]}
+
+
+def open_to_all(io_dir: Path) -> None:
+    """Let the program's user, whoever that is, read what is in `io_dir` and write beside it; links are left alone."""
+    io_dir.chmod(0o777)
+    for parent, folders, files in os.walk(io_dir):
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            if not path.is_symlink():
+                path.chmod(0o777 if path.is_dir() else path.stat().st_mode | 0o444)
+
+
+def strangers_in(io_dir: Path) -> bool:
+    """Whether anything there belongs to somebody else than this process, or cannot be looked at."""
+    me, found = os.geteuid(), False
+
+    def fault(_: OSError) -> None:
+        nonlocal found
+        found = True
+
+    for parent, folders, files in os.walk(io_dir, onerror=fault):
+        if found or any(Path(parent, name).lstat().st_uid != me for name in (*folders, *files)):
+            return True
+    return found

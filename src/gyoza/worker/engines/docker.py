@@ -1,0 +1,313 @@
+"""Ops in Docker containers. The engine must be on this machine: the op's folder is mounted into the container.
+
+What a container is allowed is said in `container`, how its image is had in `images`. A container bears the name of its
+attempt and the labels of its owner: one that a dead worker left behind is found by them, and nobody else's is touched.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import aiodocker
+from aiodocker.exceptions import DockerError
+
+from gyoza.models.errors import AttemptError
+from gyoza.worker.engines import Exit, Job, Owner, Ready, dockerd
+from gyoza.worker.engines.cleanup import to_the_end
+from gyoza.worker.engines.container import (
+    IO,
+    LEAST_RAM_MB,
+    Host,
+    container_config,
+    io_mount,
+    job_labels,
+    labels,
+    limits,
+    open_to_all,
+    own_user,
+    strangers_in,
+)
+from gyoza.worker.engines.dockerd import ANSWER_S, TROUBLE, handle, insist, is_away, why
+from gyoza.worker.engines.images import Images
+from gyoza.worker.engines.usage import Usage, read_cgroup, read_stats
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 0.2
+SIGNALS = range(1, 65)
+RECLAIM = "-reclaim"
+START_FAILURES = (
+    ("no space left", "disk_full", "Free some of this worker's disk"),
+    ("no command specified", "op_error", "The image names nothing to run: give it a CMD or an ENTRYPOINT"),
+    ("executable file not found", "op_error", "The image starts what it does not hold"),
+    ("could not select device driver", "start_failed", "Install the NVIDIA container toolkit on this worker"),
+)
+"""What the engine's text holds -> reason, and what to do now."""
+
+
+class Docker:
+    """An `Engine`. `base_image`, `allowed_images` and `stall_s`: see `Images`."""
+
+    name = "docker"
+
+    def __init__(
+        self,
+        owner: Owner,
+        *,
+        base_image: str | None = None,
+        allowed_images: Sequence[str] = (),
+        stall_s: float = 120.0,
+    ):
+        self._owner = owner
+        self._images = Images(owner, base_image, allowed_images, stall_s)
+        self._connected: tuple[aiodocker.Docker, Host] | None = None
+        self._connecting = asyncio.Lock()
+        self._active: set[str] = set()
+
+    async def _engine(self) -> tuple[aiodocker.Docker, Host]:
+        """The client and what its engine says of its machine; asked once."""
+        async with self._connecting:
+            if self._connected is None:
+                client = await dockerd.connect()
+                try:
+                    info = await dockerd.info(client)
+                except BaseException:
+                    await to_the_end(dockerd.disconnect(client))
+                    raise
+                rootless = any("rootless" in option for option in info.get("SecurityOptions") or ())
+                self._connected = client, Host(cpus=info["NCPU"], rootless=rootless)
+            return self._connected
+
+    async def can_run(self) -> str | None:
+        try:
+            client, _ = await self._engine()
+            async with asyncio.timeout(ANSWER_S):
+                await client.version()
+        except (DockerError, *TROUBLE) as error:
+            return why(error)
+        return None
+
+    async def can_build(self, base_image: str | None = None) -> str | None:
+        """None when a bundle that names `base_image` could be built here; else why not. May pull that image."""
+        try:
+            client, _ = await self._client_or("image_pull_failed")
+            await self._images.base(client, base_image)
+        except AttemptError as error:
+            return error.detail
+        return None
+
+    async def _client_or(self, reason: str) -> tuple[aiodocker.Docker, Host]:
+        try:
+            return await self._engine()
+        except (DockerError, *TROUBLE) as error:
+            raise AttemptError(reason, why(error)) from error
+
+    def io_path(self, io_dir: Path) -> str:
+        return IO
+
+    async def ready(self, job: Job) -> Ready:
+        client, _ = await self._client_or("image_pull_failed")
+        return await self._images.ready(client, job)
+
+    @asynccontextmanager
+    async def started(self, job: Job, ready: Ready) -> AsyncGenerator["Container"]:
+        if job.name in self._active:
+            raise AttemptError("start_failed", f"Attempt {job.attempt} of run '{job.run_id}' runs here already")
+        self._active.add(job.name)
+        try:
+            client, host = await self._client_or("start_failed")
+            async with _contained(Container(client, job, ready, self._owner, host)) as container:
+                yield container
+        finally:
+            self._active.discard(job.name)
+
+    async def sweep(self) -> int:
+        """AttemptError `start_failed` where no engine answers; attempts of this very process are left alone."""
+        client, _ = await self._client_or("start_failed")
+        owned = await insist(lambda: dockerd.owned(client, labels(self._owner)), "list containers")
+        left = [name for name in owned if name.removesuffix(RECLAIM) not in self._active]
+        for name in left:
+            await to_the_end(dockerd.remove(client, name))
+        return len(left)
+
+    async def close(self) -> None:
+        if self._connected is not None:
+            client, _ = self._connected
+            self._connected = None
+            await dockerd.disconnect(client)
+
+
+@asynccontextmanager
+async def _contained(container: "Container") -> AsyncGenerator["Container"]:
+    try:
+        # To the end: a request that is broken off may still be obeyed, after we have looked for its container.
+        await to_the_end(container.create())
+        await container.start()
+        yield container
+    finally:
+        await to_the_end(container.end())
+
+
+class Container:
+    """A `Running`: one container, from its creation to its removal."""
+
+    def __init__(self, client: aiodocker.Docker, job: Job, ready: Ready, owner: Owner, host: Host):
+        self._client, self._job, self._ready, self._owner, self._host = client, job, ready, owner, host
+        self._handle = handle(client, job.name)
+        self._usage = Usage()
+        self._may_exist = False
+        self._ended: asyncio.Task[Exit] | None = None
+
+    async def create(self) -> None:
+        try:
+            await asyncio.to_thread(open_to_all, self._job.io_dir)
+            await self._remove_earlier()
+            await self._create(container_config(self._job, self._ready, self._owner, self._host))
+        except (DockerError, *TROUBLE) as error:
+            raise _start_failure(self._job, error) from error
+
+    async def _remove_earlier(self) -> None:
+        try:
+            earlier = await self._handle.show()
+        except DockerError as error:
+            if error.status == 404:
+                return
+            raise
+        if not job_labels(self._owner, self._job).items() <= (earlier["Config"].get("Labels") or {}).items():
+            text = f"There is a container '{self._job.name}' that is not this worker's: remove it (docker rm -f)"
+            raise AttemptError("start_failed", text)
+        await dockerd.remove(self._client, self._job.name)
+
+    async def _create(self, config: dict[str, Any]) -> None:
+        self._may_exist = True
+        try:
+            await self._client.containers.create(config, name=self._job.name)
+        except DockerError as error:
+            self._may_exist = is_away(error)
+            raise
+
+    async def start(self) -> None:
+        try:
+            await self._handle.start()
+        except (DockerError, *TROUBLE) as error:
+            raise _start_failure(self._job, error) from error
+        self._ended = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> Exit:
+        measuring = asyncio.create_task(self._measure())
+        try:
+            state = await self._end_state()
+        finally:
+            measuring.cancel()
+            await asyncio.wait({measuring})
+        await self._reclaim()
+        await self._see_if_entry_ran(state["ExitCode"])
+        return self._exit(state)
+
+    async def _end_state(self) -> dict[str, Any]:
+        """The engine's own word that it has ended; that the connection was lost is none, and it is asked again."""
+        what = f"wait for container {self._job.name}"
+        try:
+            while True:
+                await insist(self._handle.wait, what)
+                state = (await insist(self._handle.show, what))["State"]
+                if not state["Running"]:
+                    return state
+        except DockerError as error:
+            text = f"The container of attempt {self._job.attempt} is gone: somebody removed it, or Docker lost it"
+            raise AttemptError("start_failed", text) from error
+
+    async def _measure(self) -> None:
+        pause = 0.02
+        with suppress(DockerError, *TROUBLE):
+            shown = await self._handle.show()
+            while True:
+                seen = read_cgroup(shown["State"]["Pid"], shown["Id"])
+                seen = seen or read_stats(await dockerd.stats(self._client, shown["Id"]))
+                if seen is not None:
+                    self._usage.saw(*seen)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LOOK_S)
+
+    async def _see_if_entry_ran(self, code: int) -> None:
+        """The engine's init reports an entry command that cannot be run by an exit code that an op may have too."""
+        if self._job.bundle is None or code not in (126, 127):
+            return
+        said = await self.log_tail()
+        if "[FATAL tini" in said:
+            entry = list(self._job.bundle.entry)
+            raise AttemptError("bundle_broken", f"The bundle's entry command {entry} cannot be run: {said.strip()}")
+
+    def _exit(self, state: dict[str, Any]) -> Exit:
+        code: int = state["ExitCode"]
+        oom_killed = bool(state["OOMKilled"]) and code != 0
+        peak_ram_mb = max(self._job.ram_mb, LEAST_RAM_MB) if oom_killed else self._usage.peak_ram_mb
+        signal = code - 128 if code - 128 in SIGNALS else None
+        return Exit(code, signal, oom_killed, self._usage.cpu_s, peak_ram_mb)
+
+    async def wait(self) -> Exit:
+        assert self._ended is not None
+        return await asyncio.shield(self._ended)
+
+    async def stop(self, grace_s: float) -> None:
+        assert self._ended is not None
+        for signal, patience_s in (("SIGTERM", grace_s), ("SIGKILL", None)):
+            if not self._ended.done():
+                await self._send(signal)
+                await asyncio.wait({self._ended}, timeout=patience_s)
+
+    async def _send(self, signal: str) -> None:
+        with suppress(DockerError):  # what insist lets through: it is gone, or has ended
+            await insist(lambda: self._handle.kill(signal=signal), f"send {signal} to container {self._job.name}")
+
+    async def log_tail(self, size: int = 2000) -> str:
+        return await dockerd.log_tail(self._client, self._job.name, size)
+
+    async def end(self) -> None:
+        """Remove it, running or not, started or not; returns once the engine says that it is gone."""
+        if self._may_exist:
+            await dockerd.remove(self._client, self._job.name)
+            await self._reclaim()
+        if self._ended is not None:
+            self._ended.cancel()
+            await asyncio.gather(self._ended, return_exceptions=True)
+
+    async def _reclaim(self) -> None:
+        """Give the files of the op to a worker that is not root, which else could neither read nor remove them.
+
+        Only root inside a container can: the op's own image is asked for its `chown`.
+        """
+        io_dir, user = self._job.io_dir, own_user(self._host)
+        if os.geteuid() == 0 or not await asyncio.to_thread(strangers_in, io_dir):
+            return
+        config = {
+            "Image": self._ready.name,
+            "Labels": job_labels(self._owner, self._job),
+            "User": "0:0",
+            "Entrypoint": ["chown", "-hR", user, IO],
+            "Cmd": [],
+            "NetworkDisabled": True,
+            "HostConfig": limits(256, 1000, self._host) | {"Mounts": [io_mount(io_dir)]},
+        }
+        name = self._job.name + RECLAIM
+        try:
+            await dockerd.remove(self._client, name)
+            await self._client.containers.create(config, name=name)
+            await handle(self._client, name).start()
+            await handle(self._client, name).wait()
+        except (DockerError, *TROUBLE) as error:
+            log.warning("files of an op in %s belong to another user and could not be reclaimed: %s", io_dir, error)
+        finally:
+            await to_the_end(dockerd.remove(self._client, name))
+
+
+def _start_failure(job: Job, error: Exception) -> AttemptError:
+    said = getattr(error, "message", str(error))
+    for sign, reason, hint in START_FAILURES:
+        if sign in said.lower():
+            return AttemptError(reason, f"The container of the op did not start: {said.strip()}. {hint}")
+    return AttemptError("start_failed", f"The container of the op did not start: {said.strip() or why(error)}")

@@ -1,0 +1,118 @@
+"""A worker as a process: find the server, choose an engine, clean up what an earlier process left, work until told."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+
+from gyoza.client.call import get
+from gyoza.client.errors import GyozaUnreachable, ResponseError
+from gyoza.client.http import AsyncGyozaClient
+from gyoza.models.errors import StartUpError
+from gyoza.worker.agent import Agent
+from gyoza.worker.engines import Engine, Owner
+from gyoza.worker.engines.cleanup import remove_folder
+from gyoza.worker.engines.docker import Docker
+from gyoza.worker.engines.process import Process
+from gyoza.worker.identity import Identity
+from gyoza.worker.probe import probe
+from gyoza.worker.settings import WorkerSettings, make_folder
+from gyoza.worker.work import Place
+
+FIRST_CONTACT_S = 15.0
+"""How long a starting worker waits for its server, which may be starting too."""
+_PAUSE_S = 0.25
+
+Say = Callable[[str], None]
+
+_log = logging.getLogger(__name__)
+
+
+async def work(settings: WorkerSettings, say: Say) -> None:
+    """Until a signal: the first lets runs go on for `drain_s`, the second stops them at once."""
+    make_folder(settings.folder)
+    identity = Identity.of(settings.name, settings.folder)
+    async with AsyncGyozaClient(settings.server_url) as client:
+        cluster = await _cluster(client)
+        engine, why = await choose_engine(settings, Owner(cluster, identity.host_id, identity.name))
+        try:
+            await _clean(settings, engine)
+            place = Place(identity.name, settings.folder, engine, client)
+            agent = Agent(identity, probe(settings), settings.tags, place)
+            await _work_until_told(agent, settings, say, f"Worker {identity.name} works for {client.address.url} {why}")
+        finally:
+            await engine.close()
+
+
+async def choose_engine(settings: WorkerSettings, owner: Owner) -> tuple[Engine, str]:
+    """The engine, and in brackets which it is and why."""
+    docker = Docker(owner, base_image=settings.base_image, allowed_images=settings.allowed_images)
+    process = Process(owner, settings.folder)
+    if settings.runtime == "process":
+        await docker.close()
+        return process, "(in plain processes, as asked)"
+    trouble = await docker.can_run()
+    if trouble is None:
+        return docker, "(in Docker containers)"
+    await docker.close()
+    if settings.runtime == "docker":
+        raise StartUpError(f"{trouble}. Or run without containers: --runtime process")
+    return process, f"(in plain processes: {trouble})"
+
+
+async def _cluster(client: AsyncGyozaClient) -> str:
+    """The cluster's id; StartUpError when no server answers in time, or it does not know the key."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + FIRST_CONTACT_S
+    while True:
+        try:
+            cluster_id = (await client.send(get("/health")))["cluster_id"]
+            await client.list_workers()
+            return cluster_id
+        except GyozaUnreachable as error:
+            if loop.time() > until:
+                raise StartUpError(str(error)) from error
+        except ResponseError as error:
+            raise StartUpError(f"The server at {client.address.url} refuses this worker: {error.detail}") from error
+        await asyncio.sleep(_PAUSE_S)
+
+
+async def _clean(settings: WorkerSettings, engine: Engine) -> None:
+    swept = await engine.sweep()
+    if swept:
+        _log.warning("ended %s attempts that an earlier process of this worker had left", swept)
+    await asyncio.to_thread(remove_folder, settings.folder / "attempts")
+
+
+async def _work_until_told(agent: Agent, settings: WorkerSettings, say: Say, greeting: str) -> None:
+    leaving = asyncio.create_task(_leave_on_signals(agent, settings.drain_s, say))
+    working = asyncio.create_task(agent.run())
+    greeted = asyncio.create_task(_greet(agent, say, greeting))
+    try:
+        await working
+    except ResponseError as error:
+        raise StartUpError(error.detail) from error
+    finally:
+        for task in (leaving, greeted):
+            task.cancel()
+        await asyncio.gather(leaving, greeted, return_exceptions=True)
+
+
+async def _greet(agent: Agent, say: Say, greeting: str) -> None:
+    await agent.registered.wait()
+    say(greeting)
+
+
+async def _leave_on_signals(agent: Agent, drain_s: float, say: Say) -> None:
+    told = asyncio.Semaphore(0)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.release)
+    await told.acquire()
+    if not agent.is_idle and drain_s > 0:
+        say(f"Leaving: runs may go on for {drain_s:g} s; a second signal stops them at once")
+    agent.leave()
+    with suppress(TimeoutError):
+        await asyncio.wait_for(told.acquire(), drain_s)
+    agent.stop_all()

@@ -1,0 +1,120 @@
+"""Reports to the server: batched by arrival, in order per attempt, tried again until they are judged."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import msgspec
+
+from gyoza.client.call import Call, an_object, part
+from gyoza.client.errors import ResponseError
+from gyoza.client.http import AsyncGyozaClient
+from gyoza.worker.patience import patiently
+
+MOST_IN_BATCH = 200
+MOST_BYTES = 8 * 2**20
+UNREGISTERED_PAUSE_S = 1.0
+"""The next heartbeat registers the worker anew; its reports wait for that."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the server made of a report; `code` says why when it is refused."""
+
+    ok: bool
+    code: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class Lease:
+    run_id: str
+    attempt: int
+    token: str
+
+
+class Reports:
+    """One sender for a whole worker. While a batch is under way the next one gathers."""
+
+    def __init__(self, client: AsyncGyozaClient, worker: str, instance: str):
+        self._client = client
+        self._path = f"/workers/{part(worker)}/reports"
+        self._instance = instance
+        self._waiting: list[tuple[msgspec.Raw, asyncio.Future[Verdict]]] = []
+        self._arrived = asyncio.Event()
+
+    def send(self, report: Mapping[str, Any]) -> asyncio.Future[Verdict]:
+        verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        self._waiting.append((msgspec.Raw(msgspec.json.encode(report)), verdict))
+        self._arrived.set()
+        return verdict
+
+    async def run(self) -> None:
+        """For ever; ends with the ResponseError that ends a worker (superseded, wrong key)."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while batch := self._batch():
+                verdicts = await self._judged([report for report, _ in batch])
+                del self._waiting[: len(batch)]
+                for (_, future), verdict in zip(batch, verdicts, strict=True):
+                    if not future.done():
+                        future.set_result(verdict)
+
+    def _batch(self) -> list[tuple[msgspec.Raw, asyncio.Future[Verdict]]]:
+        """The first ones that together stay below the server's bound."""
+        sizes = accumulate(len(bytes(report)) for report, _ in self._waiting[:MOST_IN_BATCH])
+        fitting = sum(size <= MOST_BYTES for size in sizes)
+        return self._waiting[: max(1, fitting)]
+
+    async def _judged(self, reports: Sequence[msgspec.Raw]) -> list[Verdict]:
+        while True:
+            try:
+                answer = await patiently(lambda: self._client.send(self._call(reports)))
+                return [Verdict(each["ok"], each["code"], each.get("detail")) for each in answer["results"]]
+            except ResponseError as error:
+                if error.code != "not_registered":
+                    raise
+                await asyncio.sleep(UNREGISTERED_PAUSE_S)
+
+    def _call(self, reports: Sequence[msgspec.Raw]) -> Call[dict[str, Any]]:
+        """Encoded by msgspec: outputs go as the op wrote them."""
+        content = msgspec.json.encode({"instance": self._instance, "reports": reports})
+        return Call("POST", self._path, an_object, content=content, headers={"Content-Type": "application/json"})
+
+
+class Telling:
+    """What is told of one attempt: every report numbered, and a refusal that means 'stop' passed on."""
+
+    def __init__(self, reports: Reports, lease: Lease):
+        self._reports = reports
+        self._lease = lease
+        self._seq = 0
+        self.lost = asyncio.Event()
+        """Set when the server says that this attempt is no longer this worker's."""
+
+    def tell(self, *events: Mapping[str, Any], **more: Any) -> asyncio.Task[Verdict]:
+        """Events: `{type, msg, payload?, at?}`; more: summary, declined, settled."""
+        self._seq += 1
+        report = {
+            "run_id": self._lease.run_id,
+            "attempt": self._lease.attempt,
+            "lease_token": self._lease.token,
+            "seq": self._seq,
+            "events": events,
+            **more,
+        }
+        return asyncio.create_task(self._judged(self._reports.send(report)))
+
+    async def _judged(self, future: asyncio.Future[Verdict]) -> Verdict:
+        verdict = await future
+        if not verdict.ok:
+            _log.info("%s/%s: report refused: %s", self._lease.run_id, self._lease.attempt, verdict.code)
+        if verdict.code in {"lease_lost", "run_not_found", "attempt_not_found"}:
+            self.lost.set()
+        return verdict

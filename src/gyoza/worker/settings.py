@@ -1,0 +1,87 @@
+"""What a worker is told: options over environment over defaults."""
+
+import os
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gyoza.client.local import data_dir
+from gyoza.models.errors import StartUpError
+
+RUNTIMES = ("auto", "docker", "process")
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """`cpu` in CPUs; None for what is to be measured. `drain_s`: how long runs may go on after the first signal."""
+
+    name: str
+    folder: Path
+    server_url: str | None = None
+    runtime: str = "auto"
+    tags: Sequence[str] = ()
+    cpu: float | None = None
+    ram_mb: int | None = None
+    slots: int | None = None
+    drain_s: float = 30.0
+    base_image: str | None = None
+    allowed_images: Sequence[str] = ()
+
+    @classmethod
+    def from_environment(
+        cls,
+        environ: Mapping[str, str],
+        *,
+        name: str | None = None,
+        server_url: str | None = None,
+        runtime: str | None = None,
+        tags: str | None = None,
+        cpu: float | None = None,
+        ram_mb: int | None = None,
+        slots: int | None = None,
+        drain_s: float | None = None,
+    ) -> "WorkerSettings":
+        """Options that are None count as not given; `tags` and the allow-list are separated by commas."""
+        named = name or environ.get("GYOZA_WORKER_NAME") or _host_name()
+        if not _NAME.match(named):
+            raise StartUpError(f"'{named}' is no worker name: use letters, digits, dots, dashes (--name)")
+        wanted = runtime or environ.get("GYOZA_RUNTIME") or "auto"
+        if wanted not in RUNTIMES:
+            raise StartUpError(f"'{wanted}' is no runtime: choose one of {', '.join(RUNTIMES)} (--runtime)")
+        return cls(
+            name=named,
+            folder=data_dir() / "workers" / named,
+            server_url=server_url,
+            runtime=wanted,
+            tags=_listed(tags or environ.get("GYOZA_WORKER_TAGS")),
+            cpu=cpu,
+            ram_mb=ram_mb,
+            slots=slots,
+            drain_s=30.0 if drain_s is None else drain_s,
+            base_image=environ.get("GYOZA_BASE_IMAGE") or None,
+            allowed_images=_listed(environ.get("GYOZA_ALLOWED_IMAGES")),
+        )
+
+
+def make_folder(folder: Path) -> None:
+    """Closed to others: an attempt's own folder inside is opened to whatever user its program runs as."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+    except OSError as error:
+        raise StartUpError(
+            f"The worker's folder {folder} cannot be used ({error.strerror}): set GYOZA_DATA_DIR to one that can"
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise StartUpError(f"The worker's folder {folder} is not writable: set GYOZA_DATA_DIR to one that is")
+
+
+def _listed(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
+def _host_name() -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname()).strip("-._") or "worker"

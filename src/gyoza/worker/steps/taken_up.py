@@ -1,0 +1,15 @@
+"""The server's word that this attempt is this worker's: nothing is prepared or started without it."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from gyoza.worker.work import NotOurs, Work
+
+
+@asynccontextmanager
+async def taken_up(work: Work) -> AsyncGenerator[None]:
+    """The first report: it acknowledges the assignment. Raises NotOurs where it is refused."""
+    verdict = await work.telling.tell()
+    if not verdict.ok:
+        raise NotOurs
+    yield

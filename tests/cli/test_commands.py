@@ -1,0 +1,256 @@
+"""The nouns of the command line, and how everything ends that goes wrong."""
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gyoza.cli.app import COMMANDS
+
+Gyoza = Callable[..., Any]
+RUN_ID = "01980000-0000-7000-8000-000000000001"
+
+
+def test_runs_are_listed(little: Any, gyoza: Gyoza) -> None:
+    little.has_more = True
+    little.run |= {"state": "RUNNING", "progress": 40}
+    little.run["execution_summary"]["worker_id"] = "w1"
+    result = gyoza("runs", "ls", "--state", "running", "--op", "count", "--limit", "1")
+    assert result.exit_code == 0
+    assert result.stdout == (
+        "ID                                    STATE    OP     PROGRESS  ATTEMPT  WORKER  CREATED (UTC)\n"
+        "01980000-0000-7000-8000-000000000001  RUNNING  count  40 %      1        w1      2026-03-01 12:00:00\n"
+    )
+    assert result.stderr == f"More: gyoza runs ls --starting-after {RUN_ID}\n"
+    assert little.asked == {"limit": "1", "state": "RUNNING", "op_definition": "count"}
+
+
+def test_a_run_is_shown(little: Any, gyoza: Gyoza) -> None:
+    little.run |= {"state": "FAILED", "reason": "op_error", "inputs": {"text": "a\x1b[31m"}}
+    little.run["execution_summary"] |= {"error_message": "exit\ncode 3", "duration_ms": 1500}
+    assert gyoza("runs", "show", RUN_ID).stdout == (
+        f"id             {RUN_ID}\n"
+        "state          FAILED\n"
+        "reason         op_error\n"
+        "error          exit code 3\n"
+        "op             count\n"
+        "progress       0 %\n"
+        "priority       5\n"
+        "attempt        1\n"
+        "duration       1.500 s\n"
+        "created (UTC)  2026-03-01 12:00:00\n"
+        "updated (UTC)  2026-03-01 12:00:01\n"
+        'inputs         {"text": "a\\u001b[31m"}\n'
+    )
+
+
+def test_events_are_printed(little: Any, gyoza: Gyoza) -> None:
+    little.step({"type": "STARTED", "payload": {"worker_id": "w1"}})
+    little.step({"type": "INFO", "msg": "hello"})
+    assert gyoza("runs", "events", RUN_ID).stdout == "   0  12:00:00  STARTED    w1\n   1  12:00:01  INFO       hello\n"
+    assert gyoza("runs", "events", RUN_ID, "--after", "0").stdout == "   1  12:00:01  INFO       hello\n"
+
+
+def test_a_run_can_be_followed_later(little: Any, gyoza: Gyoza) -> None:
+    little.script = [{"type": "COMPLETED", "run": {"state": "COMPLETED", "outputs": {"n": 1}}}]
+    result = gyoza("runs", "events", RUN_ID, "--follow")
+    assert (result.exit_code, json.loads(result.stdout)) == (0, {"n": 1})
+
+
+def test_a_run_is_cancelled(little: Any, gyoza: Gyoza) -> None:
+    assert gyoza("runs", "cancel", RUN_ID).stdout == f"{RUN_ID}  CANCELLED\n"
+
+
+def test_definitions_are_listed_and_shown(little: Any, count: Any, gyoza: Gyoza) -> None:
+    count["input_specs"] = {
+        "text": {"type": "string", "required": True, "default": None},
+        "size": {"type": "int", "required": False, "default": 3},
+        "mask": {"type": "file", "required": False, "default": None},
+    }
+    assert gyoza("definitions", "ls").stdout == (
+        "NAME   VERSION  REVISION  INPUTS            DESCRIPTION\ncount  1.0      3         text, size, mask  Counts.\n"
+    )
+    assert gyoza("definitions", "show", "count").stdout == (
+        "name          count\n"
+        "version       1.0\n"
+        "revision      3\n"
+        "digest        sha256:abc\n"
+        "description   Counts.\n"
+        "image         img\n"
+        "max attempts  1\n"
+        "cpu           2\n"
+        "tags          demo\n"
+        "input text    string\n"
+        "input size    int, default 3\n"
+        "input mask    file, optional\n"
+        "output n      int\n"
+    )
+
+
+def test_workers_are_listed_and_drained(little: Any, gyoza: Gyoza) -> None:
+    gpu = {"id": 0, "uuid": "u", "name": "H100", "vram_mb": 80000, "foreign_mb": 0}
+    resources = {"cpu": 8, "ram_mb": 16000, "slots": 16, "gpus": [gpu]}
+    seen = "2026-03-01T12:00:00.000000+00:00"
+    little.workers = [
+        {"id": "w1", "resources": resources, "tags": ["eu"], "drain": True, "state": "alive", "seen_at": seen}
+    ]
+    assert gyoza("workers", "ls").stdout == (
+        "NAME  STATE     CPU  RAM MB  SLOTS  GPUS  TAGS  LAST SEEN (UTC)\n"
+        "w1    draining  8    16000   16     H100  eu    2026-03-01 12:00:00\n"
+    )
+    assert gyoza("workers", "drain", "w1").stdout == "id     w1\ndrain  True\n"
+    assert gyoza("workers", "resume", "w1").stdout == "id     w1\ndrain  False\n"
+
+
+def test_a_file_goes_there_and_back(little: Any, gyoza: Gyoza, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("hello")
+    assert gyoza("files", "put", "a.txt", "--name", "b.txt").stdout == "gyoza://files/f1\n"
+    stored = json.loads(gyoza("files", "put", "a.txt", "-o", "json").stdout)
+    assert (stored["name"], stored["size"]) == ("a.txt", 5)
+    assert gyoza("files", "get", "gyoza://files/f1", "c.txt").stderr == "saved c.txt\n"
+    assert (tmp_path / "c.txt").read_text() == "hello"
+
+
+def test_a_folder_is_deployed_once(little: Any, gyoza: Gyoza, tmp_path: Path) -> None:
+    (tmp_path / "gyoza.yml").write_text("name: shout\ncommand: [./shout.sh]\ninputs: {text: {type: string}}\n")
+    (tmp_path / "shout.sh").write_text("#!/bin/sh\n")
+    first = gyoza("op", "deploy")
+    assert first.exit_code == 0, first.output
+    assert first.stdout == "name      shout\nrevision  1\ndigest    sha256:abc\n"
+    assert first.stderr == "deployed\n"
+    bundle = little.definitions["shout"]["bundle"]
+    assert bundle["uri"] == "gyoza://files/f1"
+    assert bundle["digest"] == f"sha256:{little.files['f1'][0]['sha256']}"
+    little.files.clear()
+    assert gyoza("op", "deploy", str(tmp_path)).stderr == "it was there already: nothing has changed\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("runs", "ls"),
+        ("runs", "show", RUN_ID),
+        ("runs", "events", RUN_ID),
+        ("runs", "cancel", RUN_ID),
+        ("definitions", "ls"),
+        ("definitions", "show", "count"),
+        ("workers", "ls"),
+        ("workers", "drain", "w1"),
+        ("run", "count"),
+    ],
+)
+def test_json_is_what_the_server_wrote(little: Any, count: Any, gyoza: Gyoza, command: tuple[str, ...]) -> None:
+    result = gyoza(*command, "-o", "json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    text = result.stdout.rstrip("\n")
+    assert text == json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":"))
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (("runs", "show", "nope"), "gyoza: OpRun 'nope' not found"),
+        (("runs", "retry", RUN_ID), f"gyoza: OpRun '{RUN_ID}' is COMPLETED: it cannot be retried"),
+        (("run", "nope"), "gyoza: OpDefinition 'nope' not found"),
+        (("run", "count", "-i", "refuse=1"), "gyoza: Invalid inputs: 'refuse' is not an input of this op"),
+        (("run", "count", "-i", "file=@nowhere.png"), "gyoza: nowhere.png: No such file or directory"),
+        (("run", "count", "--inputs-json", "nowhere"), "gyoza: nowhere: No such file or directory"),
+        (("files", "put", "/"), "gyoza: /: Is a directory"),
+        (("files", "get", "f9", "x"), "gyoza: File 'f9' not found"),
+        (
+            ("runs", "ls", "--server-url", "here"),
+            "gyoza: 'here' is not the URL of a server: write it like http://localhost:5555",
+        ),
+    ],
+)
+def test_a_refusal_is_one_line_and_2(
+    little: Any, count: Any, gyoza: Gyoza, command: tuple[str, ...], line: str
+) -> None:
+    result = gyoza(*command)
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", line + "\n")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("run", "count", "-i", "nothing"),
+        ("run", "count", "-i", "=5"),
+        ("run", "count", "-i", "file=cat.png"),
+        ("run", "count", "--inputs-json", "-"),
+        ("run",),
+        ("runs", "dance"),
+        ("dance",),
+        ("runs", "ls", "-o", "xml"),
+        ("runs", "ls", "--limit", "many"),
+    ],
+)
+def test_wrong_usage_ends_with_2(little: Any, count: Any, gyoza: Gyoza, command: tuple[str, ...]) -> None:
+    result = gyoza(*command, stdin="[1, 2]")
+    assert result.exit_code == 2
+    assert "Error" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_wrong_key_is_one_line(little: Any, gyoza: Gyoza) -> None:
+    result = gyoza("runs", "ls", "--api-key", "wrong")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"gyoza: The Gyoza server at {little.url} does not accept this API key: check --api-key / GYOZA_API_KEY\n"
+    )
+
+
+def test_a_wrong_key_is_told_before_a_large_file_is_sent(little: Any, gyoza: Gyoza, tmp_path: Path) -> None:
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(64 << 20)
+    result = gyoza("files", "put", "large", "--api-key", "wrong")
+    assert result.exit_code == 2
+    assert "does not accept this API key" in result.stderr
+
+
+def test_a_dead_server_is_one_line_and_4(little: Any, gyoza: Gyoza) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    result = gyoza("runs", "ls", "--server-url", url)
+    assert result.exit_code == 4
+    assert result.stderr == (
+        f"gyoza: No Gyoza server answers at {url}: start one with `gyoza up`, "
+        "or point --server-url / GYOZA_SERVER_URL at yours\n"
+    )
+
+
+def test_a_local_servers_key_is_found(
+    little: Any, gyoza: Gyoza, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("GYOZA_API_KEY")
+    assert gyoza("runs", "ls").exit_code == 2
+    monkeypatch.setenv("GYOZA_DATA_DIR", str(tmp_path))
+    (tmp_path / "api-key").write_text("right-key\n")
+    assert gyoza("runs", "ls").exit_code == 0
+
+
+def test_help_names_every_command(gyoza: Gyoza) -> None:
+    result = gyoza("--help")
+    assert result.exit_code == 0
+    assert all(f" {name} " in result.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("args", [("--help",), ("run", "--help"), ("runs", "ls", "--help"), ("op", "--help")])
+def test_help_loads_neither_client_nor_server(args: tuple[str, ...]) -> None:
+    program = (
+        "import sys; sys.argv[0] = 'gyoza'\n"
+        "from gyoza.cli.app import app\n"
+        "try: app()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print('loaded', [name for name in ('httpx', 'fastapi', 'psycopg', 'yaml') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *args], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "loaded []"
+
+
+def test_the_version_is_printed(gyoza: Gyoza) -> None:
+    assert gyoza("--version").stdout.startswith("gyoza ")
