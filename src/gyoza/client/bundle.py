@@ -15,7 +15,7 @@ from pathlib import Path
 import gyoza
 from gyoza.client.project import FILE, Project, running_python
 from gyoza.client.wheels import LOCK, locked_wheels
-from gyoza.models.bundle import BundleManifest
+from gyoza.models.bundle import BundleManifest, base_image
 from gyoza.models.errors import ProjectError
 
 IGNORE_FILE = ".gyozaignore"
@@ -42,7 +42,7 @@ class PackedBundle:
 
 def pack(project: Project, out_dir: Path) -> PackedBundle:
     """Writes `<name>-<digest>.tar.gz` into `out_dir`; ProjectError where the folder or its requirements will not do."""
-    manifest = BundleManifest(project.argv, project.python, project.base_image)
+    manifest = BundleManifest(project.argv, project.python, project.base_image or base_image(project.python))
     out_dir.mkdir(parents=True, exist_ok=True)
     contents = _contents(project, manifest, out_dir)
     with tempfile.NamedTemporaryFile(dir=out_dir, prefix=".packing-", delete=False) as file:

@@ -101,3 +101,8 @@ def dockerfile(base: str, python: bool, requirements: bool) -> str:
         ]
     lines += [f"COPY app {IMAGE_HOME}/app", f"WORKDIR {IMAGE_HOME}/app", "USER 65532:65532"]
     return "\n".join(lines) + "\n"
+
+
+def base_image(python: str | None) -> str:
+    """On what a bundle is built where its author says nothing: small, official, with the Python of its wheels."""
+    return "debian:stable-slim" if python is None else f"python:{python}-slim"
