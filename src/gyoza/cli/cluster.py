@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from gyoza.models.errors import StartUpError
 
 WORKER_NAME = "local"
 _WORKER_GRACE_S = 3.0
+_RESTART_S = 1.0
 
 Say = Callable[[str], None]
 
@@ -36,24 +37,34 @@ async def cluster(settings: Any, stopping: asyncio.Event, runtime: str | None, s
 async def _worker(
     settings: Any, api_key: str, runtime: str | None, stopping: asyncio.Event, say: Say
 ) -> AsyncGenerator[None]:
-    """A child in its own session, so that Ctrl-C reaches it through this process alone."""
     arguments = ["-m", "gyoza.cli", "worker", "start", "--name", WORKER_NAME, "--drain-s", "0"]
     arguments += ["--server-url", _reachable(settings)] + (["--runtime", runtime] if runtime else [])
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *arguments,
-        env={**os.environ, "GYOZA_API_KEY": api_key, "GYOZA_DATA_DIR": str(settings.data_dir)},
-        stdout=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
+    environ = {**os.environ, "GYOZA_API_KEY": api_key, "GYOZA_DATA_DIR": str(settings.data_dir)}
     greeted = asyncio.Event()
-    telling = asyncio.create_task(_tell(child, greeted, say))
+    keeping = asyncio.create_task(_kept_up(arguments, environ, greeted, say))
     try:
-        await _first(greeted, telling, stopping)
+        await _first(greeted, keeping, stopping)
         yield
     finally:
-        await _ended(child)
-        await telling
+        keeping.cancel()
+        await asyncio.wait([keeping])
+
+
+async def _kept_up(arguments: Sequence[str], environ: Mapping[str, str], greeted: asyncio.Event, say: Say) -> None:
+    """A worker that dies is started anew, unless it never came up. In its own session: Ctrl-C is for this process."""
+    while True:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, *arguments, env=environ, stdout=asyncio.subprocess.PIPE, start_new_session=True
+        )
+        try:
+            await _tell(child, greeted, say)
+            code = await child.wait()
+        finally:
+            await _ended(child)
+        if not greeted.is_set():
+            return
+        say(f"The worker ended by itself (exit code {code}): starting it anew")
+        await asyncio.sleep(_RESTART_S)
 
 
 async def _tell(child: asyncio.subprocess.Process, greeted: asyncio.Event, say: Say) -> None:

@@ -26,11 +26,11 @@ def demo(
     """Bring up a cluster in a temporary folder, deploy a sample op, run it on an image, take everything down."""
     from gyoza.cli.parts import server_parts
 
-    code = 1
+    code, folder = 1, out.absolute()
 
     async def run() -> None:
         nonlocal code
-        code = await _demo(server_parts(), out, runtime)
+        code = await _demo(server_parts(), folder, runtime)
 
     server_parts().run(run())
     raise typer.Exit(code)
@@ -93,7 +93,7 @@ async def _steps(url: str, api_key: str, out: Path) -> int:
         typer.echo(f"\n$ gyoza {' '.join(arguments)}")
         if code := await _gyoza(arguments, environ):
             return code
-    typer.echo(f"\nThe thumbnails of {image} are in {out.absolute()}: open contact_sheet.png")
+    typer.echo(f"\nThe thumbnails of {image} are in {out}: open contact_sheet.png")
     return 0
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
@@ -22,7 +23,11 @@ from gyoza.store.bell import Bell
 from gyoza.store.database import Database
 
 ROUTERS: tuple[Routes, ...] = (health.router, definitions.router, runs.router, workers.router, files.router)
-_TITLE, _VERSION = "Gyoza", "0.1.0"
+_TITLE, _VERSION = "Gyoza", version("gyoza")
+_SECURITY = {
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "bearer": {"type": "http", "scheme": "bearer"},
+}
 
 
 def create_app(context: Context, api_key: str) -> FastAPI:
@@ -61,6 +66,8 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=_TITLE, version=_VERSION, routes=app.routes)
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        document["components"]["securitySchemes"] = _SECURITY
+        document["security"] = [{name: []} for name in _SECURITY]
         for router in ROUTERS:
             _describe(router, document["paths"], schemas)
         app.openapi_schema = document

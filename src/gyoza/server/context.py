@@ -73,4 +73,4 @@ class Routes(APIRouter):
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may refuse with these."""
-    return {status: {"model": Problem} for status in (401, *statuses)}
+    return {status: {"model": Problem} for status in sorted({401, 422, *statuses})}

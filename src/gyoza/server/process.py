@@ -200,13 +200,23 @@ async def stop_on_signals(stopping: asyncio.Event) -> None:
         loop.add_signal_handler(number, stopping.set)
 
 
+async def _stop_with_parent(stopping: asyncio.Event) -> None:
+    """A child whose parent was killed must not go on holding the port."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        await asyncio.sleep(_RESTART_S)
+    stopping.set()
+
+
 async def _be_a_child() -> None:
     handover = json.loads(os.environ.pop(_HANDOVER))
     stopping = asyncio.Event()
     await stop_on_signals(stopping)
+    orphaned = asyncio.create_task(_stop_with_parent(stopping))
     with socket.socket(fileno=handover["fd"]) as listener:
         settings = _from_json(handover["settings"])
         await one_process(settings, handover["url"], handover["api_key"], listener, stopping)
+    orphaned.cancel()
 
 
 if __name__ == "__main__":

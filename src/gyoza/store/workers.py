@@ -58,7 +58,7 @@ async def beat(connection: Connection, said: Registration, now: datetime) -> Bea
         """
         UPDATE workers SET seq = %(seq)s, resources = %(resources)s, tags = %(tags)s, engines = %(engines)s,
             version = %(version)s, images = %(images)s, seen_at = %(now)s
-        FROM (SELECT id, seen_at FROM workers WHERE id = %(id)s FOR UPDATE) AS was
+        FROM (SELECT id, seen_at FROM workers WHERE id = %(id)s FOR NO KEY UPDATE) AS was
         WHERE workers.id = was.id AND instance = %(instance)s AND evicted_at IS NULL AND NOT forgotten
             AND seq < %(seq)s
         RETURNING drain, was.seen_at
@@ -71,7 +71,7 @@ async def beat(connection: Connection, said: Registration, now: datetime) -> Bea
 
 async def lock(connection: Connection, worker_id: str) -> Worker | None:
     """Also when it was evicted or forgotten, since its attempts may still be held."""
-    cursor = await connection.execute("SELECT " + _COLUMNS + " FROM workers WHERE id = %s FOR UPDATE", [worker_id])
+    cursor = await connection.execute("SELECT " + _COLUMNS + " FROM workers WHERE id = %s FOR NO KEY UPDATE", [worker_id])
     row = await cursor.fetchone()
     return None if row is None else _worker(row)
 
