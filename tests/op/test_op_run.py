@@ -67,14 +67,18 @@ def test_a_file_comes_in_as_a_path_and_goes_out_relative_to_the_folder(run: Run,
     (tmp_path / "in.txt").write_text("abc")
     source = """
         from pathlib import Path
+        from typing import Optional, TypedDict
         from gyoza.op import output_dir
-        def work(text: Path, spare: "Path | None" = None) -> dict:
+        class Out(TypedDict):
+            upper: Path
+            spare: Optional[Path]
+        def work(text: Path, spare: Path = None) -> Out:
             out = output_dir() / "upper.txt"
             out.write_text(text.read_text().upper())
-            return {"upper": out, "all": [out], "spare": spare}
-    """.replace('"Path | None"', "Path")
+            return {"upper": out, "spare": spare}
+    """
     ended = run(source, {"text": str(tmp_path / "in.txt")})
-    assert ended.outputs == {"upper": "outputs/upper.txt", "all": ["outputs/upper.txt"], "spare": None}
+    assert ended.outputs == {"upper": "outputs/upper.txt", "spare": None}
     assert (ended.folder / "outputs/upper.txt").read_text() == "ABC"
 
 
@@ -98,6 +102,8 @@ def test_a_failure_says_its_sentence_and_whether_to_try_again(run: Run, retryabl
 def test_an_exit_code_of_the_op_s_own_is_kept(run: Run) -> None:
     assert run("import sys\ndef work():\n    sys.exit(3)\n", {}).code == 3
 
+
+_FILE_OUT = "from pathlib import Path\nfrom typing import TypedDict\nclass Out(TypedDict):\n    x: Path\n"
 
 NONSENSE: dict[str, tuple[str, Any, str, str]] = {
     "no such module": ("", {}, "your_op:work", "There is no module 'your_op' in "),
@@ -135,19 +141,25 @@ NONSENSE: dict[str, tuple[str, Any, str, str]] = {
         "The name of an output is a text, not 1",
     ),
     "NaN": ("def work(): return {'x': [float('nan')]}", {}, "my_op:work", "Output 'x' cannot be kept: Out of range"),
-    "a set": ("def work(): return {'x': {1}}", {}, "my_op:work", "Output 'x' cannot be kept: Object of type set"),
+    "a set": ("def work(): return {'x': {1}}", {}, "my_op:work", "Output 'x' cannot be kept: a set is not JSON"),
     "half a character": ("def work(): return {'x': '\\ud800'}", {}, "my_op:work", "Output 'x' cannot be kept: "),
     "no file": (
-        "from pathlib import Path\ndef work(): return {'x': Path('no')}",
+        f"{_FILE_OUT}def work() -> Out: return {{'x': Path('no')}}",
         {},
         "my_op:work",
         "Output 'x' cannot be kept: there is no file no",
     ),
     "a file elsewhere": (
-        "from pathlib import Path\ndef work(): return {'x': Path(__file__)}",
+        f"{_FILE_OUT}def work() -> Out: return {{'x': Path(__file__)}}",
         {},
         "my_op:work",
         "lies outside of the run: write files into output_dir()",
+    ),
+    "a file that is not declared": (
+        f"{_FILE_OUT}def work() -> dict: return {{'x': [Path(__file__)]}}",
+        {},
+        "my_op:work",
+        "is a file that is not declared: return a TypedDict in which it is a Path of its own",
     ),
 }
 

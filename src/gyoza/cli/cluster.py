@@ -9,6 +9,7 @@ from typing import Any
 
 from gyoza.cli.parts import server_parts
 from gyoza.models.errors import StartUpError
+from gyoza.worker.settings import WorkerSettings
 
 WORKER_NAME = "local"
 _WORKER_GRACE_S = 3.0
@@ -21,12 +22,13 @@ Say = Callable[[str], None]
 async def cluster(settings: Any, stopping: asyncio.Event, runtime: str | None, say: Say) -> AsyncGenerator[str]:
     """Yields the API key once server and worker are up; takes both down within 5 s, the worker first."""
     parts = server_parts()
+    wanted = WorkerSettings.from_environment(os.environ, name=WORKER_NAME, runtime=runtime).runtime
     api_key = settings.api_key or parts.kept_api_key(settings.data_dir)
     ready, server_stop = asyncio.Event(), asyncio.Event()
     serving = asyncio.create_task(parts.serve(settings, server_stop, say=say, ready=ready.set))
     try:
         await _first(ready, serving, stopping)
-        async with _worker(settings, api_key, runtime, stopping, say):
+        async with _worker(settings, api_key, wanted, stopping, say):
             yield api_key
     finally:
         server_stop.set()
@@ -34,11 +36,10 @@ async def cluster(settings: Any, stopping: asyncio.Event, runtime: str | None, s
 
 
 @asynccontextmanager
-async def _worker(
-    settings: Any, api_key: str, runtime: str | None, stopping: asyncio.Event, say: Say
-) -> AsyncGenerator[None]:
+async def _worker(settings: Any, api_key: str, runtime: str, stopping: asyncio.Event, say: Say) -> AsyncGenerator[None]:
     arguments = ["-m", "gyoza.cli", "worker", "start", "--name", WORKER_NAME, "--drain-s", "0"]
-    arguments += ["--server-url", _reachable(settings)] + (["--runtime", runtime] if runtime else [])
+    chosen = await choose(say) if runtime == "auto" else runtime
+    arguments += ["--server-url", _reachable(settings), "--runtime", chosen]
     environ = {**os.environ, "GYOZA_API_KEY": api_key, "GYOZA_DATA_DIR": str(settings.data_dir)}
     greeted = asyncio.Event()
     keeping = asyncio.create_task(_kept_up(arguments, environ, greeted, say))
@@ -48,6 +49,24 @@ async def _worker(
     finally:
         keeping.cancel()
         await asyncio.wait([keeping])
+
+
+async def choose(say: Say) -> str:
+    """The runtime of a newcomer's worker: Docker where bundles can be built, else plain processes."""
+    from gyoza.client.project import running_python
+    from gyoza.models.bundle import base_image
+    from gyoza.worker.engines import Owner
+    from gyoza.worker.engines.docker import Docker
+
+    docker = Docker(Owner("-", "-", "-"), base_image=os.environ.get("GYOZA_BASE_IMAGE") or None)
+    try:
+        trouble = await docker.can_run() or await docker.can_build(base_image(running_python()))
+    finally:
+        await docker.close()
+    if trouble is None:
+        return "docker"
+    say(f"No containers, so ops run in plain processes: {trouble}")
+    return "process"
 
 
 async def _kept_up(arguments: Sequence[str], environ: Mapping[str, str], greeted: asyncio.Event, say: Say) -> None:

@@ -16,7 +16,7 @@ def _group() -> None:  # pyright: ignore[reportUnusedFunction] Typer registers i
 
 @app.command()
 def migrate(
-    database_url: Annotated[str | None, typer.Option(help="PostgreSQL [default: the embedded one]")] = None,
+    database_url: Annotated[str | None, typer.Option(help="PostgreSQL", show_default="the embedded one")] = None,
 ) -> None:
     """Bring the database to the shape that this version needs. A starting server does the same."""
     from gyoza.cli.parts import server_parts
@@ -26,6 +26,6 @@ def migrate(
 
     async def run() -> None:
         async with parts.database(settings, typer.echo) as url:
-            typer.echo(f"The database is at step {parts.migrate(url)}")
+            typer.echo(f"The database is at step {parts.migrate(settings.direct_url or url)}")
 
     asyncio.run(run())

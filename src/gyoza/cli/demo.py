@@ -41,33 +41,14 @@ async def _demo(parts: Any, out: Path, runtime: str) -> int:
 
     stopping = asyncio.Event()
     await parts.stop_on_signals(stopping)
-    chosen = await choose() if runtime == "auto" else runtime
     with tempfile.TemporaryDirectory(prefix="gyoza-demo-", ignore_cleanup_errors=True) as folder:
         settings = parts.Settings.from_environment(
             _without_server(os.environ), data_dir=Path(folder), port=_free_port(), log_level="warning"
         )
-        async with cluster(settings, stopping, chosen, typer.echo) as api_key:
+        async with cluster(settings, stopping, runtime, typer.echo) as api_key:
             code = await _run_sample(settings.url, api_key, out, stopping)
         typer.echo("Everything is down again. Next: `gyoza up`, and the README's quickstart")
     return code
-
-
-async def choose() -> str:
-    """Docker where an engine answers and can build the op's image; else plain processes, and why."""
-    from gyoza.client.project import running_python
-    from gyoza.models.bundle import base_image
-    from gyoza.worker.engines import Owner
-    from gyoza.worker.engines.docker import Docker
-
-    docker = Docker(Owner("demo", "demo", "demo"), base_image=os.environ.get("GYOZA_BASE_IMAGE") or None)
-    try:
-        trouble = await docker.can_run() or await docker.can_build(base_image(running_python()))
-    finally:
-        await docker.close()
-    if trouble is None:
-        return "docker"
-    typer.echo(f"No containers: {trouble}. The op will run in a plain process instead")
-    return "process"
 
 
 async def _run_sample(url: str, api_key: str, out: Path, stopping: asyncio.Event) -> int:

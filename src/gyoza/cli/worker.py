@@ -1,7 +1,6 @@
 """`gyoza worker start`."""
 
 import asyncio
-import logging
 import os
 from typing import Annotated
 
@@ -17,19 +16,20 @@ def _group() -> None:  # pyright: ignore[reportUnusedFunction] Typer registers i
 
 @app.command()
 def start(
-    name: Annotated[str | None, typer.Option(help="The worker's name [default: the host's]")] = None,
-    server_url: Annotated[str | None, typer.Option(help="The server [default: http://localhost:5555]")] = None,
-    runtime: Annotated[str | None, typer.Option(help="auto, docker or process [default: auto]")] = None,
+    name: Annotated[str | None, typer.Option(help="The worker's name", show_default="the host's")] = None,
+    server_url: Annotated[str | None, typer.Option(help="The server", show_default="http://localhost:5555")] = None,
+    runtime: Annotated[str | None, typer.Option(help="auto, docker or process", show_default="auto")] = None,
     tags: Annotated[str | None, typer.Option(help="Tags, separated by commas")] = None,
-    cpu: Annotated[float | None, typer.Option(help="CPUs to give [default: all]", min=0)] = None,
-    ram_mb: Annotated[int | None, typer.Option(help="MB of memory to give [default: all]", min=0)] = None,
-    slots: Annotated[int | None, typer.Option(help="Runs at once [default: 2 for each core]", min=0)] = None,
+    cpu: Annotated[float | None, typer.Option(help="CPUs to give", show_default="all", min=0)] = None,
+    ram_mb: Annotated[int | None, typer.Option(help="MB of memory to give", show_default="all", min=0)] = None,
+    slots: Annotated[int | None, typer.Option(help="Runs at once", show_default="2 for each core", min=0)] = None,
     drain_s: Annotated[
-        float | None, typer.Option(help="Seconds that runs may go on after SIGTERM [default: 30]", min=0)
+        float | None, typer.Option(help="Seconds that runs may go on after SIGTERM", show_default="30", min=0)
     ] = None,
     log_level: Annotated[str, typer.Option(help="error, warning, info or debug", envvar="GYOZA_LOG_LEVEL")] = "warning",
 ) -> None:
     """Start a worker. It dials out to the server; nothing dials in."""
+    from gyoza.cli.logs import log_at
     from gyoza.worker.process import work
     from gyoza.worker.settings import WorkerSettings
 
@@ -44,5 +44,5 @@ def start(
         slots=slots,
         drain_s=drain_s,
     )
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    log_at(log_level)
     asyncio.run(work(settings, typer.echo))

@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Any, Callable, Dict, cast
+from typing import Any, Callable, Container, Dict, NoReturn, cast
 
 from gyoza.op.author import LONGEST_MESSAGE
 from gyoza.op.specs import Misuse, inputs_of
@@ -39,15 +39,15 @@ def _argument(kind: str, value: Any) -> Any:
     return Path(value) if kind == "file" and isinstance(value, str) else value
 
 
-def outputs_of(returned: object, folder: Path) -> Dict[str, Any]:
-    """What the function gave back as a JSON object; paths in it become relative to the run's folder."""
+def outputs_of(returned: object, folder: Path, files: Container[str]) -> Dict[str, Any]:
+    """What the function gave back as a JSON object; those named in `files` as paths relative to the run's folder."""
     if returned is None:
         return {}
     if not isinstance(returned, dict):
         kind = type(returned).__name__
         raise Misuse(f"The op returned a value of type {kind}: an op returns a dict, its outputs by name, or None")
-    outputs = cast("Dict[object, Any]", returned)
-    return {_name(name): _output(name, value, folder) for name, value in outputs.items()}
+    outputs = cast("Dict[Any, Any]", returned)
+    return {_name(name): _output(str(name), value, folder, name in files) for name, value in outputs.items()}
 
 
 def _name(name: object) -> str:
@@ -56,23 +56,20 @@ def _name(name: object) -> str:
     return name
 
 
-def _output(name: object, value: Any, folder: Path) -> Any:
+def _output(name: str, value: Any, folder: Path, is_file: bool) -> Any:
     try:
-        plain = _portable(value, folder)
-        json.dumps(plain, allow_nan=False, ensure_ascii=False).encode()
+        plain = _inside(value, folder) if is_file and isinstance(value, Path) else value
+        json.dumps(plain, allow_nan=False, ensure_ascii=False, default=_refused).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise Misuse(f"Output '{name}' cannot be kept: {error}") from error
     return plain
 
 
-def _portable(value: Any, folder: Path) -> Any:
+def _refused(value: object) -> NoReturn:
+    """A path that nothing declares would be a dead name once the run's folder is gone."""
     if isinstance(value, Path):
-        return _inside(value, folder)
-    if isinstance(value, dict):
-        return {key: _portable(each, folder) for key, each in cast("Dict[Any, Any]", value).items()}
-    if isinstance(value, (list, tuple)):
-        return [_portable(each, folder) for each in cast("list[Any]", value)]
-    return value
+        raise TypeError(f"{value} is a file that is not declared: return a TypedDict in which it is a Path of its own")
+    raise TypeError(f"a {type(value).__name__} is not JSON")
 
 
 def _inside(path: Path, folder: Path) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Callable, List, NoReturn
 from gyoza.op.author import Failure, io_dir
 from gyoza.op.describe import describe
 from gyoza.op.exchange import arguments_of, outputs_of, read_inputs, write_error, write_outputs
-from gyoza.op.specs import Misuse
+from gyoza.op.specs import Misuse, output_specs
 
 USAGE = "usage: python -m gyoza.op [--describe] module:function"
 STOPPED = 128 + signal.SIGTERM
@@ -29,7 +29,7 @@ def main(arguments: List[str]) -> int:
     if len(arguments) != 1:
         sys.stderr.write(USAGE + "\n")
         return 2
-    # As process 1 of a container, Python would ignore SIGTERM without a handler.
+    # Without a handler Python would end at once; so, an op's own `finally` gets its turn.
     signal.signal(signal.SIGTERM, _stop)
     try:
         return run(arguments[0])
@@ -48,7 +48,8 @@ def run(entry: str) -> int:
     try:
         function = load(entry)
         arguments = arguments_of(function, read_inputs(folder))
-        write_outputs(folder, outputs_of(function(**arguments), folder))
+        files = {name for name, spec in output_specs(function).items() if spec["type"] == "file"}
+        write_outputs(folder, outputs_of(function(**arguments), folder, files))
     except Misuse as misuse:
         sys.stderr.write(f"{misuse}\n")
         write_error(folder, str(misuse), retryable=False)

@@ -32,13 +32,11 @@ Say = Callable[[str], None]
 
 @asynccontextmanager
 async def database(settings: Settings, say: Say) -> AsyncGenerator[str]:
-    """The URL of the database, migrated: the one that is named, or the embedded one."""
+    """The URL of the database, not migrated yet: the one that is named, or the embedded one."""
     if settings.database_url:
-        await asyncio.to_thread(migrate, settings.direct_url or settings.database_url)
         yield settings.database_url
         return
     async with embedded_database(settings.data_dir, say=say) as url:
-        await asyncio.to_thread(migrate, url)
         yield url
 
 
@@ -54,6 +52,7 @@ async def serve(
     with _bound(settings) as listener:
         api_key = settings.api_key or kept_api_key(settings.data_dir)
         async with database(settings, say) as url:
+            await asyncio.to_thread(migrate, settings.direct_url or url)
             listener.listen(2048)
             if settings.workers == 1 and not reload:
                 await one_process(settings, url, api_key, listener, stopping, ready)
@@ -149,7 +148,13 @@ async def _several(
 
 async def _child(environ: dict[str, str], fd: int) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "gyoza.server.process", env=environ, pass_fds=[fd], start_new_session=True
+        sys.executable,
+        "-m",
+        "gyoza.server.process",
+        env=environ,
+        pass_fds=[fd],
+        stdin=asyncio.subprocess.PIPE,
+        start_new_session=True,
     )
 
 
@@ -200,23 +205,15 @@ async def stop_on_signals(stopping: asyncio.Event) -> None:
         loop.add_signal_handler(number, stopping.set)
 
 
-async def _stop_with_parent(stopping: asyncio.Event) -> None:
-    """A child whose parent was killed must not go on holding the port."""
-    parent = os.getppid()
-    while os.getppid() == parent:
-        await asyncio.sleep(_RESTART_S)
-    stopping.set()
-
-
 async def _be_a_child() -> None:
     handover = json.loads(os.environ.pop(_HANDOVER))
     stopping = asyncio.Event()
     await stop_on_signals(stopping)
-    orphaned = asyncio.create_task(_stop_with_parent(stopping))
+    # The parent holds the other end: when it was killed, its children must not go on holding the port.
+    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stopping.set)
     with socket.socket(fileno=handover["fd"]) as listener:
         settings = _from_json(handover["settings"])
         await one_process(settings, handover["url"], handover["api_key"], listener, stopping)
-    orphaned.cancel()
 
 
 if __name__ == "__main__":

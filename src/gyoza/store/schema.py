@@ -1,5 +1,6 @@
 """Bringing a database to the shape that this program expects."""
 
+import logging
 from pathlib import Path
 
 import psycopg
@@ -7,18 +8,25 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import Connection, create_engine, pool
 
 from gyoza.models.errors import StartUpError
 
 OLDEST_SUPPORTED = 15
+logging.getLogger("alembic").setLevel(logging.WARNING)
+
 _MIGRATIONS = Path(__file__).parent / "migrations"
+_WHAT_NOW = (
+    "Check GYOZA_DATABASE_URL (postgresql://user:password@host:5432/name), or leave it out to use the embedded one"
+)
 _LOCK = 0x6779_6F7A_61
 """Key of the advisory lock under which one of several starting servers migrates."""
 
 
 def migrate(url: str) -> str:
     """Run every step that is missing; the revision that is reached. StartUpError says what is wrong with `url`."""
+    _check_form(url)
     try:
         with psycopg.connect(url, connect_timeout=10, autocommit=True) as raw:
             _check_version(raw)
@@ -31,10 +39,15 @@ def migrate(url: str) -> str:
 
 
 def unreachable(error: psycopg.Error) -> str:
-    return (
-        f"The database cannot be reached: {_first_line(error)}. "
-        "Check GYOZA_DATABASE_URL (postgresql://user:password@host:5432/name), or leave it out to use the embedded one"
-    )
+    return f"The database cannot be reached: {_first_line(error)}. {_WHAT_NOW}"
+
+
+def _check_form(url: str) -> None:
+    """The URL is not repeated, nor what PostgreSQL says of it: it may hold a password."""
+    try:
+        conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        raise StartUpError(f"The database URL is not one that PostgreSQL understands. {_WHAT_NOW}") from None
 
 
 def _upgrade(url: str) -> str:

@@ -71,7 +71,8 @@ async def beat(connection: Connection, said: Registration, now: datetime) -> Bea
 
 async def lock(connection: Connection, worker_id: str) -> Worker | None:
     """Also when it was evicted or forgotten, since its attempts may still be held."""
-    cursor = await connection.execute("SELECT " + _COLUMNS + " FROM workers WHERE id = %s FOR NO KEY UPDATE", [worker_id])
+    query = "SELECT " + _COLUMNS + " FROM workers WHERE id = %s FOR NO KEY UPDATE"
+    cursor = await connection.execute(query, [worker_id])
     row = await cursor.fetchone()
     return None if row is None else _worker(row)
 
