@@ -68,7 +68,7 @@ def test_a_bundle_holds_the_folder_and_says_how_to_start_it(project: Project, tm
     found = contents(packed)
     assert set(found) == {"bundle.json", "app/run.sh", "app/sub/data.txt"}
     assert BundleManifest.from_dict(json.loads(found["bundle.json"])) == packed.manifest
-    assert packed.manifest == BundleManifest(("sh", "run.sh"))
+    assert packed.manifest == BundleManifest(("sh", "run.sh"), base_image="debian:stable-slim")
     assert packed.digest == f"sha256:{hashlib.sha256(packed.path.read_bytes()).hexdigest()}"
     assert packed.size == packed.path.stat().st_size
     assert [path.name for path in (tmp_path / "out").iterdir()] == [packed.path.name]

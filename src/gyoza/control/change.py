@@ -1,6 +1,6 @@
 """Changing runs: lock them, fold every change in the order of its arrival, write once, wake those it concerns."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,17 +14,32 @@ from gyoza.store.database import Connection, Database
 
 @dataclass(frozen=True)
 class Change:
-    """What is wanted of one run. `judge` returns the life that follows, or raises a Refusal."""
+    """What is wanted of one run. `judge` returns the life that follows, or raises a Refusal.
+
+    `attempt` is the one that it is about, where that may be an earlier one.
+    """
 
     run_id: str
     judge: Callable[[Life, datetime], Life]
+    attempt: int | None = None
 
 
-async def change_all(connection: Connection, changes: Sequence[Change], now: datetime) -> list[Life | Refusal]:
-    """Within a transaction: for each change the life after it, or why it was refused. One never fails another."""
-    before = await runs.lock(connection, {change.run_id for change in changes if is_run_id(change.run_id)})
+Outcomes = list[Life | Refusal]
+
+
+async def change_all(
+    connection: Connection, changes: Sequence[Change], now: datetime
+) -> tuple[Outcomes, Mapping[str, Life]]:
+    """Within a transaction: for each change the life after it, or why it was refused; one never fails another.
+
+    And, by its id, how each of these runs stands after all of them. What had to wait for a lock is never dated before
+    what it waited for.
+    """
+    run_ids = {change.run_id for change in changes if is_run_id(change.run_id)}
+    before = await runs.lock(connection, run_ids, {change.attempt for change in changes if change.attempt is not None})
+    now = max([now, *(life.changed_at for life in before.values())])
     lives = dict(before)
-    outcomes: list[Life | Refusal] = []
+    outcomes: Outcomes = []
     for change in changes:
         try:
             if change.run_id not in lives:
@@ -35,16 +50,17 @@ async def change_all(connection: Connection, changes: Sequence[Change], now: dat
             outcomes.append(refusal)
     await runs.write(connection, lives.values(), now)
     await bell.ring(connection, {topic for run_id, life in lives.items() for topic in wakes(before[run_id], life)})
-    return outcomes
+    return outcomes, lives
 
 
 async def change_one(database: Database, change: Change, now: datetime) -> Life:
     """The life after the change; raises its Refusal."""
 
-    async def work(connection: Connection) -> list[Life | Refusal]:
-        return await change_all(connection, [change], now)
+    async def work(connection: Connection) -> Life | Refusal:
+        (outcome,), _ = await change_all(connection, [change], now)
+        return outcome
 
-    (outcome,) = await database.transact(work)
+    outcome = await database.transact(work)
     if isinstance(outcome, Refusal):
         raise outcome
     return outcome

@@ -100,8 +100,8 @@ async def _register(connection: Connection, said: Registration, pace: Pace, now:
         return Beat(known.drain, _LONG_AGO)
     former = _former(known, said, pace, now) if known else ()
     await workers.register(connection, said, former, now)
-    await bell.ring(connection, [bell.QUEUE])
-    return Beat(known.drain if known else False, None)
+    await bell.ring(connection, [bell.QUEUE, said.worker_id])
+    return Beat(known is not None and known.drain and not known.forgotten, None)
 
 
 def _is_repeated(known: Worker, said: Registration) -> bool:

@@ -34,7 +34,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Result:
-    """`code` is that of the refusal; `state` is the run's state now, None when there is no such run."""
+    """`code` and `detail` are those of the refusal; `state` is the run's state now, None when there is no such run."""
 
     run_id: str
     attempt: int
@@ -42,6 +42,7 @@ class Result:
     ok: bool
     code: str | None
     state: OpRunState | None
+    detail: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {item.name: getattr(self, item.name) for item in fields(self)}
@@ -49,10 +50,9 @@ class Result:
 
 async def report(database: Database, reports: Sequence[Report], now: datetime) -> list[Result]:
     async def work(connection: Connection) -> list[Result]:
-        changes = [Change(each.run_id, _Judgement(each)) for each in reports]
-        outcomes = await change_all(connection, changes, now)
-        states = {outcome.run_id: outcome.state for outcome in outcomes if isinstance(outcome, Life)}
-        return [_result(each, outcome, states) for each, outcome in zip(reports, outcomes, strict=True)]
+        changes = [Change(each.run_id, _Judgement(each), each.attempt) for each in reports]
+        outcomes, lives = await change_all(connection, changes, now)
+        return [_result(each, outcome, lives.get(each.run_id)) for each, outcome in zip(reports, outcomes, strict=True)]
 
     return await database.transact(work)
 
@@ -84,7 +84,8 @@ def _noted(life: Life, report: Report) -> Life:
     return life.with_try(replace(tried, last_report=report.seq, summary=replace(tried.summary, **measured)))
 
 
-def _result(report: Report, outcome: Life | Refusal, states: dict[str, OpRunState]) -> Result:
-    refused = outcome if isinstance(outcome, Refusal) else None
-    code = refused.code if refused else None
-    return Result(report.run_id, report.attempt, report.seq, refused is None, code, states.get(report.run_id))
+def _result(report: Report, outcome: Life | Refusal, life: Life | None) -> Result:
+    refusal = outcome if isinstance(outcome, Refusal) else None
+    code, detail = (refusal.code, refusal.detail) if refusal else (None, None)
+    state = life.state if life else None
+    return Result(report.run_id, report.attempt, report.seq, refusal is None, code, state, detail)

@@ -37,7 +37,7 @@ class Update:
 
 async def update(database: Database, run_id: str, wanted: Update, now: datetime) -> None:
     async def work(connection: Connection) -> None:
-        (outcome,) = await change_all(connection, [Change(run_id, wanted)], now)
+        (outcome,), _ = await change_all(connection, [Change(run_id, wanted)], now)
         if isinstance(outcome, Refusal):
             raise outcome
         if wanted.priority is not None:

@@ -78,11 +78,16 @@ async def resume(database: Database, worker_id: str) -> None:
 
 
 async def remove(database: Database, worker_id: str, now: datetime) -> None:
-    """Its lease is over at once, as if it had fallen silent; if it still lives, it registers anew."""
+    """Its lease is over at once, as if it had fallen silent; if it still lives, it registers anew.
+
+    What it never took up goes back at no cost: a worker that leaves in peace may have missed it by a moment.
+    """
 
     async def work(connection: Connection) -> None:
         await _known(connection, worker_id)
         held = await attempts.held_by(connection, worker_id)
+        unseen = [each for each in held if each.acknowledged_at is None]
+        await let_go(connection, worker_id, unseen, Reason.RELEASED, f"Worker {worker_id} left before it began", now)
         await let_go(connection, worker_id, held, Reason.WORKER_LOST, f"Worker {worker_id} was removed", now)
         await workers.forget(connection, worker_id, now)
 

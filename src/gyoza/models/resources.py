@@ -21,7 +21,7 @@ def cpu_from_wire(cpu: float | None) -> int | None:
     if cpu is None:
         return None
     cpu_m = round(cpu * 1000)
-    if abs(cpu * 1000 - cpu_m) > 1e-6:
+    if cpu_m / 1000 != cpu:
         raise ValueError(f"{cpu} CPU has more than three decimals")
     return cpu_m
 

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, cast
 
 from gyoza.models.errors import Fault, Malformed
@@ -14,17 +15,27 @@ _INT64 = range(-(2**63), 2**63)
 
 def parse(body: bytes) -> Any:
     """Python values of one JSON text; Malformed names every place that could not be given back as it came."""
+    value = read(body)
+    check(value)
+    return value
+
+
+def read(body: bytes) -> Any:
+    """Python values of what is JSON by its syntax, for a `check` of its parts."""
     try:
-        value = json.loads(body.decode(), parse_constant=_Constant)
+        return json.loads(body.decode(), parse_constant=_Constant)
     except UnicodeDecodeError as error:
         raise Malformed([Fault("", f"not UTF-8: {error.reason} at byte {error.start}", "not_utf8")]) from error
     except ValueError as error:
         raise Malformed([Fault("", f"not JSON: {error}", "not_json")]) from error
     except RecursionError as error:
         raise Malformed([_too_deep("")]) from error
-    if faults := [fault for fault, _ in zip(_faults(value, "", 1), range(MOST_FAULTS), strict=False)]:
+
+
+def check(value: Any, levels: int = NESTING) -> None:
+    """Raises Malformed for what could not be kept, or is nested deeper than so many levels."""
+    if faults := list(islice(_faults(value, "", levels), MOST_FAULTS)):
         raise Malformed(faults)
-    return value
 
 
 def pointer(*parts: object) -> str:
@@ -39,7 +50,7 @@ class _Constant(float):
         return super().__new__(cls, text.replace("Infinity", "inf"))
 
 
-def _faults(value: Any, at: str, depth: int) -> Iterator[Fault]:
+def _faults(value: Any, at: str, levels: int) -> Iterator[Fault]:
     if isinstance(value, str):
         yield from _text_faults(value, at)
     elif isinstance(value, float):
@@ -48,15 +59,15 @@ def _faults(value: Any, at: str, depth: int) -> Iterator[Fault]:
     elif isinstance(value, int):
         if value not in _INT64:
             yield Fault(at, "beyond 64 bits: send it as a string", "integer_out_of_range")
-    elif depth > NESTING and isinstance(value, dict | list):
+    elif not levels and isinstance(value, dict | list):
         yield _too_deep(at)
     elif isinstance(value, dict):
         for key, member in cast(dict[str, Any], value).items():
-            yield from _text_faults(key, at)
-            yield from _faults(member, at + pointer(key), depth + 1)
+            # Below a key that is no text there is no place that a pointer could name.
+            yield from list(_text_faults(key, at)) or _faults(member, at + pointer(key), levels - 1)
     elif isinstance(value, list):
         for index, member in enumerate(cast(list[Any], value)):
-            yield from _faults(member, f"{at}/{index}", depth + 1)
+            yield from _faults(member, f"{at}/{index}", levels - 1)
 
 
 def _text_faults(text: str, at: str) -> Iterator[Fault]:

@@ -6,7 +6,7 @@ several changes to one run in one batch are simply folded, in the order of their
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gyoza.models.errors import AttemptIsLeased, AttemptNotFound, Fault, LeaseLost, Malformed, StaleAttempt
@@ -18,6 +18,7 @@ from gyoza.policy.retry import Budgets, again
 
 PRIORITY_POINT = timedelta(hours=1)
 """What one point of priority is worth in waiting."""
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 def queue_at(entered: datetime, priority: int) -> datetime:
@@ -52,7 +53,10 @@ class Try:
 
 @dataclass(frozen=True)
 class Life:
-    """A run while it is locked: its attempts that matter (the current one, and earlier ones not settled yet)."""
+    """A run while it is locked, with the attempts that matter.
+
+    These are the current one, and of the earlier ones those that are not settled yet and those that somebody speaks of.
+    """
 
     run_id: str
     current: int
@@ -62,6 +66,7 @@ class Life:
     max_attempts: int
     budgets: Budgets = field(default_factory=Budgets)
     next_event: int = 0
+    changed_at: datetime = _LONG_AGO
     events: tuple[EventEntry, ...] = ()
     touched: frozenset[int] = frozenset()
 

@@ -68,10 +68,19 @@ def openapi(app: FastAPI) -> dict[str, Any]:
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         document["components"]["securitySchemes"] = _SECURITY
         document["security"] = [{name: []} for name in _SECURITY]
+        _as_problems(document["paths"])
         for router in ROUTERS:
             _describe(router, document["paths"], schemas)
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _as_problems(paths: dict[str, Any]) -> None:
+    """Refusals have a media type of their own, which FastAPI does not know."""
+    for operation in (operation for item in paths.values() for operation in item.values()):
+        for status, response in operation["responses"].items():
+            if int(status) >= 400:
+                response["content"] = _content("Problem", "problem+json")
 
 
 def _describe(router: Routes, paths: dict[str, Any], schemas: dict[str, Any]) -> None:

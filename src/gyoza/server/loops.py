@@ -32,17 +32,25 @@ class Leading:
     holder: str
     epoch: int | None = None
     renewed: float = float("-inf")
+    hearing_since: float = float("inf")
+    """Since when workers can be heard without a break: nobody counts as silent before a whole lease of that."""
 
     async def once(self) -> dict[str, int]:
         """Counts of what was done; nothing while another server leads."""
         due = monotonic() - self.renewed >= TICK_S
         if due or self.epoch is None:
-            self.epoch = await leadership.hold(self.database, self.holder, self.epoch)
-            self.renewed = monotonic()
+            await self._hold()
         if self.epoch is None:
             return {}
-        counts = await reap(self.database, self.epoch, self.pace, self.database.clock.now()) if due else {}
+        reaps = due and monotonic() - self.hearing_since >= self.pace.lease_s
+        counts = await reap(self.database, self.epoch, self.pace, self.database.clock.now()) if reaps else {}
         return {**counts, "placed": await place(self.database, self.epoch, self.database.clock.now())}
+
+    async def _hold(self) -> None:
+        before, self.epoch = self.epoch, await leadership.hold(self.database, self.holder, self.epoch)
+        self.renewed = monotonic()
+        if self.epoch != before:
+            self.hearing_since = self.renewed
 
     async def resign(self) -> None:
         if self.epoch is not None:
@@ -70,6 +78,7 @@ async def _turn(leading: Leading) -> int:
     except leadership.Deposed:
         leading.epoch = None
     except psycopg.OperationalError as error:
+        leading.hearing_since = monotonic()
         _log.warning("no turn while the database cannot be reached: %s", str(error).strip())
     except Exception:
         _log.exception("a turn of the leader failed; trying again")

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from gyoza.models.errors import (
     Conflict,
+    Fault,
     GyozaError,
     InputValidationError,
     Malformed,
@@ -71,6 +72,7 @@ def install(app: FastAPI) -> None:
         HTTPException: _http,
         psycopg.OperationalError: _no_database,
         PoolTimeout: _no_database,
+        psycopg.DataError: _unkeepable,
         Exception: _crashed,
     }
     for kind, handler in handlers.items():
@@ -102,6 +104,14 @@ async def _no_database(request: Request, error: Exception) -> Response:
     answer = problem(503, "The database cannot be reached just now: try again shortly", "database_unavailable")
     answer.headers["Retry-After"] = "1"
     return answer
+
+
+async def _unkeepable(request: Request, error: Exception) -> Response:
+    """What bodies may hold is checked on reading; this is for paths and queries."""
+    _log.warning("%s %s holds what cannot be kept: %s", request.method, request.url.path, error)
+    return problem_of(
+        Malformed([Fault("", "the address holds a value that cannot be kept, such as NUL", "unkeepable")])
+    )
 
 
 async def _crashed(request: Request, error: Exception) -> Response:

@@ -1,9 +1,9 @@
 """The shapes of bodies: what is checked on the way in, and what the OpenAPI document says of both ways."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from gyoza.models.definition import TYPES
 from gyoza.models.lifecycle import EventType, OpRunState
@@ -29,29 +29,38 @@ class Out(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("no calendar has this time") from error
+
+
 INT32 = 2**31 - 1
 Priority = Annotated[int, Field(ge=-1000, le=1000)]
 Amount = Annotated[int, Field(ge=0, le=INT32)]
-Cpu = Annotated[float, Field(ge=0, le=1_000_000)]
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
-Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^/\x00-\x1f]+$")]
 Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86400)]
 Attempt = Annotated[int, Field(ge=1, le=INT32)]
 Event = Annotated[EventType, Field(strict=False)]
-Moment = Annotated[datetime, Field(strict=False)]
+Moment = Annotated[AwareDatetime, Field(strict=False), AfterValidator(_in_utc)]
 Json = dict[str, Any]
+Reported = Annotated[Any, Field(description="as it was reported, be it misshapen")]
+
+
+def _three_decimals(cpu: float) -> float:
+    cpu_from_wire(cpu)
+    return cpu
+
+
+Cpu = Annotated[float, Field(ge=0, le=1_000_000, description="at most three decimals"), AfterValidator(_three_decimals)]
 
 
 class ConstraintsBody(Kept):
-    cpu: Cpu | None = Field(None, description="CPUs, at most three decimals")
+    cpu: Cpu | None = None
     ram_mb: Amount | None = None
     vram_mb: Amount | None = None
-
-    @field_validator("cpu")
-    @classmethod
-    def _three_decimals(cls, cpu: float | None) -> float | None:
-        cpu_from_wire(cpu)
-        return cpu
 
 
 class RetryPolicyBody(Kept):
@@ -86,7 +95,7 @@ class UpdateRun(Kept):
 
 class EventBody(Kept):
     type: Event
-    msg: Any = Field("", description="a text; for PROGRESS a whole number from 0 to 100")
+    msg: Any = Field(description="a text; for PROGRESS a whole number from 0 to 100")
     payload: Json | None = None
     attempt: Attempt | None = None
 
@@ -355,12 +364,13 @@ class ClaimedOut(Out):
 
 
 class ResultOut(Out):
-    run_id: str
-    attempt: int
-    seq: int
+    run_id: Reported
+    attempt: Reported
+    seq: Reported
     ok: bool
     code: str | None
     state: OpRunState | None
+    detail: str | None
 
 
 class ResultsOut(Out):
@@ -404,4 +414,4 @@ class Problem(Out):
     status: int
     detail: str
     code: str
-    errors: list[FaultOut] | None = None
+    errors: list[FaultOut | str] | None = Field(None, description="each fault; of an op's inputs, a sentence each")

@@ -18,16 +18,17 @@ from gyoza.store import events
 from gyoza.store.database import Connection
 
 
-async def tries(connection: Connection, run_ids: Sequence[str]) -> Mapping[str, dict[int, Try]]:
-    """Of each run the current attempt and those earlier ones that are not settled."""
+async def tries(connection: Connection, run_ids: Sequence[str], named: Sequence[int]) -> Mapping[str, dict[int, Try]]:
+    """Of each run the current attempt, those earlier ones that are not settled, and those with a number in `named`."""
     cursor = await connection.execute(
         """
         SELECT a.run_id, a.attempt, a.state, a.progress, a.reason, a.summary, a.held_by, a.lease_token, a.gpu_ids,
             a.last_report, a.assigned_at, a.acknowledged_at, a.started_at, a.finished_at, a.settled_at
         FROM attempts a JOIN runs r ON r.id = a.run_id
-        WHERE a.run_id = ANY(%s::uuid[]) AND (a.attempt = r.current_attempt OR a.settled_at IS NULL)
+        WHERE a.run_id = ANY(%s::uuid[])
+            AND (a.attempt = r.current_attempt OR a.settled_at IS NULL OR a.attempt = ANY(%s::integer[]))
         """,
-        [run_ids],
+        [run_ids, named],
     )
     found: defaultdict[str, dict[int, Try]] = defaultdict(dict)
     async for row in cursor:

@@ -97,7 +97,8 @@ class Ear:
         if self._bell.is_closed or timeout_s <= 0:
             return False
         try:
-            await asyncio.wait_for(self._event.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):  # wait_for would swallow a cancellation that meets the bell
+                await self._event.wait()
         except TimeoutError:
             return False
         self._event.clear()

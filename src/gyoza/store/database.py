@@ -20,6 +20,7 @@ Result = TypeVar("Result")
 FROZEN_AFTER_MS = "3000"
 """A transaction idle for so long belongs to a frozen process: the database ends it, so that it blocks no one."""
 _TRIES = 5
+_BIG_STEP = timedelta(seconds=1)
 
 
 class _RawJson(Loader):
@@ -41,16 +42,26 @@ class Clock:
 
     def __init__(self) -> None:
         self._ahead = timedelta(0)
+        self._last = datetime.min.replace(tzinfo=UTC)
 
     def now(self) -> datetime:
-        return datetime.now(UTC) + self._ahead
+        """Later than what it said before, so that what happens later is dated later; a big step back is followed."""
+        moment = datetime.now(UTC) + self._ahead
+        if self._last - moment < _BIG_STEP:
+            moment = max(moment, self._last + timedelta(microseconds=1))
+        self._last = moment
+        return moment
 
     async def sync(self, connection: Connection) -> None:
+        """Sets it anew only where the answer, whose doubt is half of the time it took, contradicts it."""
         asked = time.monotonic()
         cursor = await connection.execute("SELECT clock_timestamp()")
         row = await cursor.fetchone()
         assert row is not None
-        self._ahead = row[0] - datetime.now(UTC) + timedelta(seconds=(time.monotonic() - asked) / 2)
+        doubt = timedelta(seconds=(time.monotonic() - asked) / 2)
+        ahead = row[0] - (datetime.now(UTC) - doubt)
+        if abs(ahead - self._ahead) > doubt:
+            self._ahead = ahead
 
 
 class Database:

@@ -89,21 +89,25 @@ async def insert(connection: Connection, runs: Iterable[NewRun]) -> None:
     )
 
 
-async def lock(connection: Connection, run_ids: Iterable[str]) -> dict[str, Life]:
+async def lock(connection: Connection, run_ids: Iterable[str], named: Iterable[int] = ()) -> dict[str, Life]:
     """The lives of these runs, locked in the order of their ids until the transaction ends; unknown ids are absent.
 
-    The attempts are read after the lock is held: read with it, they would be those of before the wait.
+    `named` are the numbers of attempts that they must carry, even if these are settled. The attempts are read after the
+    lock is held: read with it, they would be those of before the wait.
     """
     wanted = sorted(set(run_ids))
+    if not wanted:
+        return {}
     cursor = await connection.execute(
         """
-        SELECT id, current_attempt, priority, queue_at, max_attempts, user_failures, infra_losses, next_event
+        SELECT id, current_attempt, priority, queue_at, max_attempts, user_failures, infra_losses, next_event,
+            updated_at
         FROM runs WHERE id = ANY(%s::uuid[]) ORDER BY id FOR UPDATE
         """,
         [wanted],
     )
     rows = await cursor.fetchall()
-    tries = await attempts.tries(connection, wanted)
+    tries = await attempts.tries(connection, wanted, sorted(named))
     return {row[0]: _life(row, tries[row[0]]) for row in rows}
 
 
@@ -139,7 +143,7 @@ async def reprioritise(connection: Connection, run_id: str, priority: int, queue
 
 
 def _life(row: Sequence[Any], tries: Mapping[int, Try]) -> Life:
-    run_id, current, priority, queue_at, max_attempts, user_failures, infra_losses, next_event = row
+    run_id, current, priority, queue_at, max_attempts, user_failures, infra_losses, next_event, changed_at = row
     return Life(
         run_id=run_id,
         current=current,
@@ -149,6 +153,7 @@ def _life(row: Sequence[Any], tries: Mapping[int, Try]) -> Life:
         max_attempts=max_attempts,
         budgets=Budgets(user_failures, infra_losses),
         next_event=next_event,
+        changed_at=changed_at,
     )
 
 

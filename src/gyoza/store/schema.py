@@ -10,6 +10,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import Connection, create_engine, pool
+from sqlalchemy.exc import DBAPIError
 
 from gyoza.models.errors import StartUpError
 
@@ -32,14 +33,23 @@ def migrate(url: str) -> str:
             _check_version(raw)
             raw.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
             return _upgrade(url)
-    except psycopg.OperationalError as error:
-        raise StartUpError(unreachable(error)) from error
-    except psycopg.ProgrammingError as error:
-        raise StartUpError(f"The database refuses to be migrated: {_first_line(error)}") from error
+    except (psycopg.Error, DBAPIError) as error:
+        raise StartUpError(_why(error)) from error
 
 
 def unreachable(error: psycopg.Error) -> str:
     return f"The database cannot be reached: {_first_line(error)}. {_WHAT_NOW}"
+
+
+def _why(error: psycopg.Error | DBAPIError) -> str:
+    """What the driver said, also where SQLAlchemy wrapped it."""
+    said = error if isinstance(error, psycopg.Error) else error.orig
+    if isinstance(said, psycopg.OperationalError):
+        return unreachable(said)
+    return (
+        f"The database refuses to be migrated: {_first_line(said)}. "
+        "Give Gyoza a database of its own, and a user that may create tables in it"
+    )
 
 
 def _check_form(url: str) -> None:
@@ -80,5 +90,5 @@ def _check_version(connection: psycopg.Connection) -> None:
         raise StartUpError(f"The database is PostgreSQL {major}: Gyoza needs {OLDEST_SUPPORTED} or newer")
 
 
-def _first_line(error: psycopg.Error) -> str:
+def _first_line(error: BaseException | None) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

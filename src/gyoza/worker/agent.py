@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -15,14 +16,16 @@ from gyoza.client.errors import ResponseError
 from gyoza.client.http import AsyncGyozaClient
 from gyoza.models.resources import Resources
 from gyoza.worker import attempt
+from gyoza.worker.engines.cleanup import to_the_end
 from gyoza.worker.identity import Identity
 from gyoza.worker.patience import patiently
 from gyoza.worker.reports import Reports, Telling
-from gyoza.worker.work import Assignment, Place, Work
+from gyoza.worker.work import LEAVING_GRACE_S, Assignment, Place, Work
 
 CLAIM_WAIT_S = 20.0
 MOST_AT_ONCE = 100
 _PAUSE_S = 1.0
+_LOOK_S = 0.05
 _LAST_WORDS_S = 2.0
 
 Name = tuple[str, int]
@@ -51,7 +54,16 @@ class Agent:
         self._heartbeat_s = 5.0
         self._beat_now = asyncio.Event()
         self._leaving = asyncio.Event()
+        self._gone_at = float("inf")
         self.registered = asyncio.Event()
+
+    async def take_over(self, left: Iterable[Name]) -> None:
+        """Be this worker from now on: an earlier process of it, should one live, is heard no more.
+
+        The attempts that are `left` of it on this host count as held, and nothing new comes, until `run` begins.
+        """
+        said = self._said(left, is_open=False)
+        await patiently(lambda: self._client.register_worker(self._identity.name, said))
 
     async def run(self) -> None:
         loops = [asyncio.create_task(loop) for loop in (self._beats(), self._claims(), self._reports.run())]
@@ -63,7 +75,7 @@ class Agent:
                     task.result()
             await self._say_goodbye()
         finally:
-            await self._end([left, *(task.running for task in self._tasks.values()), *loops])
+            await to_the_end(_ended([left, *(task.running for task in self._tasks.values()), *loops]))
 
     def leave(self) -> None:
         """Take nothing new; `run` ends once what runs has ended."""
@@ -71,7 +83,8 @@ class Agent:
         self._beat_now.set()
 
     def stop_all(self) -> None:
-        """What still runs is stopped, and goes back to the queue."""
+        """What still runs is stopped, and goes back to the queue; `run` ends soon, even if the server is away."""
+        self._gone_at = asyncio.get_running_loop().time() + LEAVING_GRACE_S + _LAST_WORDS_S
         for task in self._tasks.values():
             task.work.stop("drained")
 
@@ -80,9 +93,11 @@ class Agent:
         return not self._tasks
 
     async def _left(self) -> None:
+        """Until everything is settled and the server has heard of it, or there is no more time for that."""
         await self._leaving.wait()
-        while self._tasks:
-            await asyncio.wait([task.running for task in self._tasks.values()], timeout=_PAUSE_S)
+        loop = asyncio.get_running_loop()
+        while self._tasks and loop.time() < self._gone_at:
+            await asyncio.wait([task.running for task in self._tasks.values()], timeout=_LOOK_S)
 
     async def _say_goodbye(self) -> None:
         try:
@@ -91,27 +106,24 @@ class Agent:
         except (TimeoutError, httpx.HTTPError) as error:
             _log.info("the server was not told that this worker leaves: %s", error)
 
-    async def _end(self, tasks: Sequence[asyncio.Task[None]]) -> None:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
     async def _beats(self) -> None:
         """A heartbeat at the pace that the server sets, and at once when there is a reason."""
         while True:
-            answer = await self._asked(lambda: self._client.register_worker(self._identity.name, self._said()))
+            self._beat_now.clear()
+            answer = await self._asked(lambda: self._client.register_worker(self._identity.name, self._says_now()))
             self._heartbeat_s = answer["heartbeat_s"]
             self.registered.set()
             self._stop(answer["stop"])
-            self._beat_now.clear()
-            try:
-                await asyncio.wait_for(self._beat_now.wait(), self._heartbeat_s)
-            except TimeoutError:
-                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._heartbeat_s):
+                    await self._beat_now.wait()
 
-    def _said(self) -> dict[str, Any]:
+    def _says_now(self) -> dict[str, Any]:
+        return self._said(self._tasks, is_open=not self._leaving.is_set())
+
+    def _said(self, holding: Iterable[Name], *, is_open: bool) -> dict[str, Any]:
         self._seq += 1
-        resources = replace(self._resources, slots=0) if self._leaving.is_set() else self._resources
+        resources = self._resources if is_open else replace(self._resources, slots=0)
         return {
             "instance": self._identity.instance,
             "seq": self._seq,
@@ -121,7 +133,7 @@ class Agent:
             "engines": [self._place.engine.name],
             "version": version("gyoza"),
             "images": [],
-            "holding": self._named(self._tasks),
+            "holding": self._named(holding),
         }
 
     async def _claims(self) -> None:
@@ -132,13 +144,12 @@ class Agent:
             took = [self._take(assignment) for assignment in fresh]
             stopped = self._stop(msgspec.json.decode(answer["stop"]))
             if not any(took) and not stopped:
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(_LOOK_S)
 
     async def _claim(self) -> dict[str, Any]:
-        known = {name: task for name, task in self._tasks.items() if not task.work.stopped.is_set()}
         body = {
             "instance": self._identity.instance,
-            "known": self._named(known),
+            "known": self._named(name for name, task in self._tasks.items() if not task.work.is_unwanted),
             "max": MOST_AT_ONCE,
             "wait_s": CLAIM_WAIT_S,
         }
@@ -151,28 +162,24 @@ class Agent:
         name = (assignment.lease.run_id, assignment.lease.attempt)
         if name in self._tasks:
             return False
-        telling = Telling(self._reports, assignment.lease)
-        if self._leaving.is_set():
-            telling.tell(declined=True)
-            return True
-        work = Work(assignment, self._place, telling)
-        self._tasks[name] = Task(work, asyncio.create_task(self._worked(name, work)))
+        work = Work(assignment, self._place, Telling(self._reports, assignment.lease))
+        doing = _declined if self._leaving.is_set() else attempt.run
+        self._tasks[name] = Task(work, asyncio.create_task(self._worked(name, work, doing)))
         return True
 
-    async def _worked(self, name: Name, work: Work) -> None:
-        _log.info("%s: taken up", work.assignment.name)
+    async def _worked(self, name: Name, work: Work, doing: Callable[[Work], Awaitable[None]]) -> None:
+        _log.info("%s-%s: taken up", *name)
         try:
-            await attempt.run(work)
+            await doing(work)
         finally:
             del self._tasks[name]
-            _log.info("%s: settled", work.assignment.name)
+            _log.info("%s-%s: settled", *name)
 
     def _stop(self, stops: Sequence[dict[str, Any]]) -> bool:
+        """Whether that was news for any of them."""
         found = [self._tasks.get((stop["run_id"], stop["attempt"])) for stop in stops]
-        for task in found:
-            if task is not None:
-                task.work.stop()
-        return any(found)
+        fresh = [task for task in found if task is not None and task.work.stop()]
+        return bool(fresh)
 
     async def _asked(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         """An answer; where the server does not know this worker any more, once it does again."""
@@ -187,3 +194,13 @@ class Agent:
 
     def _named(self, names: Iterable[Name]) -> list[dict[str, Any]]:
         return [{"run_id": run_id, "attempt": number} for run_id, number in names]
+
+
+async def _declined(work: Work) -> None:
+    await work.telling.tell(declined=True)
+
+
+async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -2,16 +2,18 @@
 
 The steps are entered in their order; then the program runs until it ends, its time is over, or it must stop; then they
 are left in reverse. Only when all of them are left does the attempt count as settled: nothing of it runs any more.
+Whoever wants it stopped cancels whatever is going on just then, be it a download, the program or an upload.
 """
 
 import asyncio
+import errno
 import logging
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from typing import Any
 
 from gyoza.models.errors import AttemptError
-from gyoza.worker.engines import Exit
+from gyoza.worker.engines.cleanup import to_the_end
+from gyoza.worker.reports import Verdict
 from gyoza.worker.steps.events import events
 from gyoza.worker.steps.image import image
 from gyoza.worker.steps.inputs import inputs
@@ -22,129 +24,114 @@ from gyoza.worker.steps.workspace import workspace
 from gyoza.worker.work import NotOurs, Work
 
 STEPS = (taken_up, workspace, inputs, image, program, events)
+LONGEST_MESSAGE = 8000
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_UNFIT = ("malformed", "too_large")
+
+Event = dict[str, Any]
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Ending:
-    """What is reported last. No event where the server knows the end already, because it wanted it."""
-
-    event: dict[str, Any] | None = None
-    summary: dict[str, Any] = field(default_factory=dict[str, Any])
-
-
 async def run(work: Work) -> None:
     """Never raises but CancelledError; returns when the server has heard the end, or does not want to."""
-    ending = await _ended(work)
-    told = [ending.event] if ending.event else []
-    verdict = await work.telling.tell(*told, summary=ending.summary, settled=True)
-    if not verdict.ok and told:
-        await _told_again(work, verdict.code, verdict.detail, ending)
+    ending = await _ending(work)
+    verdict = await work.telling.tell(*ending, summary=work.summary, settled=True)
+    if ending and not verdict.ok:
+        await _tell_again(work, verdict)
 
 
-async def _ended(work: Work) -> Ending:
+async def _ending(work: Work) -> list[Event]:
+    """What is told last, once nothing of it runs; no event where the server knows the end already."""
     working = asyncio.create_task(_worked(work))
-    stopping = asyncio.create_task(_stop_before_start(work, working))
+    stopping = asyncio.create_task(_cancel_when_stopped(work, working))
     try:
-        return await working
-    except asyncio.CancelledError:
-        if not work.stopped.is_set():
-            raise
-        return _stopped(work)
-    except NotOurs:
-        return Ending()
-    except AttemptError as error:
-        return _failed(error.reason, error.detail)
-    except Exception:
-        _log.exception("%s: the worker failed on this attempt", work.assignment.name)
-        return _failed("start_failed", "The worker failed on this attempt; its log says more")
+        await asyncio.wait({working})
     finally:
+        working.cancel()
         stopping.cancel()
-        await asyncio.gather(working, stopping, return_exceptions=True)
+        await to_the_end(_over(working, stopping))
+    return _told_of(work, working)
 
 
-async def _worked(work: Work) -> Ending:
+async def _worked(work: Work) -> Event:
     async with AsyncExitStack() as stack:
         for step in STEPS:
             await stack.enter_async_context(step(work))
-        return await _run_out(work)
+        await _run_out(work)
+        return await _came_to(work)
 
 
-async def _run_out(work: Work) -> Ending:
-    """Wait for the end of the program, whoever brings it about."""
+async def _run_out(work: Work) -> None:
+    """Until the program has ended: by itself, because its time is over, or because it must stop."""
     assert work.running is not None
-    waiting = asyncio.create_task(work.running.wait())
-    halt = asyncio.create_task(work.stopped.wait())
+    run_s = work.assignment.timeouts.run_s
     try:
-        await asyncio.wait([waiting, halt], timeout=work.assignment.timeouts.run_s, return_when=asyncio.FIRST_COMPLETED)
-        if waiting.done():
-            return await _judged(work, waiting.result())
-        await work.running.stop(work.assignment.execution.cancel_grace_s)
-        summary = _summary(await waiting)
-    finally:
-        halt.cancel()
-        waiting.cancel()
-    if halt.done() and not halt.cancelled():
-        return _stopped(work, summary)
-    return _failed("run_timeout", f"It ran longer than {work.assignment.timeouts.run_s} s", summary)
+        async with asyncio.timeout(run_s):
+            work.end = await work.running.wait()
+    except TimeoutError as error:
+        await _stop(work)
+        raise AttemptError("run_timeout", f"It ran longer than {run_s:g} s (timeouts.run_s)") from error
+    except asyncio.CancelledError:
+        if work.stopped.is_set():
+            await _stop(work)
+        raise
 
 
-async def _judged(work: Work, end: Exit) -> Ending:
+async def _stop(work: Work) -> None:
+    assert work.running is not None
+    await work.running.stop(work.grace_s)
+    work.end = await work.running.wait()
+
+
+async def _came_to(work: Work) -> Event:
     """What a program that ended by itself came to."""
-    summary = _summary(end)
-    if end.oom_killed:
-        limit = work.job.ram_mb if work.job else 0
-        return _failed("oom_killed", f"It used more than its {limit} MB of memory (constraints.ram_mb)", summary, end)
-    if end.exit_code != 0:
-        message, retryable = await said_error(work, end)
-        return _failed("op_error", message, summary, end, **({} if retryable is None else {"retryable": retryable}))
-    outputs = await collect(work)
-    return Ending({"type": "COMPLETED", "msg": "Completed", "payload": {"outputs": outputs}}, summary)
+    assert work.job is not None and work.end is not None
+    if work.end.oom_killed:
+        limit = f"{work.job.ram_mb} MB of memory (constraints.ram_mb)"
+        raise AttemptError("oom_killed", f"It used more than its {limit}")
+    if work.end.exit_code != 0:
+        message, retryable = await said_error(work, work.end)
+        return _failed(work, "op_error", message, **({} if retryable is None else {"retryable": retryable}))
+    return {"type": "COMPLETED", "msg": "Completed", "payload": {"outputs": await collect(work)}}
 
 
-def _stopped(work: Work, summary: dict[str, Any] | None = None) -> Ending:
-    if work.stop_reason is None:
-        return Ending(None, summary or {})
-    return _failed(work.stop_reason, "The worker was stopped before the run had ended", summary)
+async def _cancel_when_stopped(work: Work, working: asyncio.Task[Event]) -> None:
+    await work.stopped.wait()
+    working.cancel()
 
 
-def _failed(
-    reason: str, message: str, summary: dict[str, Any] | None = None, end: Exit | None = None, **more: Any
-) -> Ending:
-    code = {} if end is None else {"exit_code": end.exit_code, "signal": end.signal}
-    payload = {"error_message": message, "reason": reason, **code, **more}
-    return Ending({"type": "FAILED", "msg": message, "payload": payload}, summary or {})
+async def _over(*tasks: asyncio.Task[Any]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _summary(end: Exit) -> dict[str, Any]:
-    return {
-        "exit_code": end.exit_code,
-        "signal": end.signal,
-        "cpu_s": end.cpu_s,
-        "peak_ram_mb": end.peak_ram_mb,
-    }
-
-
-async def _stop_before_start(work: Work, working: asyncio.Task[Ending]) -> None:
-    """What is stopped while it is still being prepared is not waited for."""
-    lost = asyncio.create_task(work.telling.lost.wait())
-    stopped = asyncio.create_task(work.stopped.wait())
+def _told_of(work: Work, worked: asyncio.Task[Event]) -> list[Event]:
+    """The end of the work as an event: what it came to, or what went wrong."""
     try:
-        await asyncio.wait([lost, stopped], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        lost.cancel()
-        stopped.cancel()
-    work.stop()
-    if work.running is None:
-        working.cancel()
+        return [worked.result()]
+    except asyncio.CancelledError:
+        return [_failed(work, work.stop_reason, "The worker was stopped first")] if work.stop_reason else []
+    except NotOurs:
+        return []
+    except AttemptError as error:
+        return [_failed(work, error.reason, error.detail)]
+    except Exception as error:
+        _log.exception("%s: the worker failed on this attempt", work.assignment.name)
+        reason = "disk_full" if getattr(error, "errno", None) in _DISK_FULL else "start_failed"
+        return [_failed(work, reason, f"The worker failed on this attempt, and its log says more: {error}")]
 
 
-async def _told_again(work: Work, code: str | None, detail: str | None, ending: Ending) -> None:
+def _failed(work: Work, reason: str, message: str, **more: Any) -> Event:
+    """Its message may come from the op: it is cut and cleaned so that the server can keep it."""
+    message = message.encode(errors="replace").decode().replace("\0", "")[:LONGEST_MESSAGE]
+    code = {"exit_code": work.end.exit_code, "signal": work.end.signal} if work.end else {}
+    return {"type": "FAILED", "msg": message, "payload": {"error_message": message, "reason": reason, **code, **more}}
+
+
+async def _tell_again(work: Work, verdict: Verdict) -> None:
     """An ending that was refused: for its outputs, it becomes a failure; for being late, only the settling counts."""
-    if code == "malformed":
-        failed = _failed("invalid_output", f"The server refused the outputs: {detail or code}")
-        verdict = await work.telling.tell(*([failed.event] if failed.event else []), settled=True)
-        if verdict.ok:
-            return
-    await work.telling.tell(summary=ending.summary, settled=True)
+    if verdict.code in _UNFIT:
+        failed = _failed(work, "invalid_output", f"The server refused the outputs: {verdict.detail or verdict.code}")
+        verdict = await work.telling.tell(failed, summary=work.summary, settled=True)
+    if not verdict.ok:
+        await work.telling.tell(summary=work.summary, settled=True)

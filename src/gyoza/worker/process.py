@@ -5,11 +5,13 @@ import logging
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from gyoza.client.call import get
-from gyoza.client.errors import GyozaUnreachable, ResponseError
+from gyoza.client.errors import GyozaUnreachable, ResponseError, Unauthorized
 from gyoza.client.http import AsyncGyozaClient
 from gyoza.models.errors import StartUpError
+from gyoza.models.paths import API_KEY_FILE
 from gyoza.worker.agent import Agent
 from gyoza.worker.engines import Engine, Owner
 from gyoza.worker.engines.cleanup import remove_folder
@@ -37,10 +39,12 @@ async def work(settings: WorkerSettings, say: Say) -> None:
         cluster = await _cluster(client)
         engine, why = await choose_engine(settings, Owner(cluster, identity.host_id, identity.name))
         try:
-            await _clean(settings, engine)
             place = Place(identity.name, settings.folder, engine, client)
             agent = Agent(identity, probe(settings), settings.tags, place)
+            await _succeed(agent, settings.folder / "attempts", engine)
             await _work_until_told(agent, settings, say, f"Worker {identity.name} works for {client.address.url} {why}")
+        except ResponseError as error:
+            raise StartUpError(str(error)) from error
         finally:
             await engine.close()
 
@@ -51,7 +55,7 @@ async def choose_engine(settings: WorkerSettings, owner: Owner) -> tuple[Engine,
     process = Process(owner, settings.folder)
     if settings.runtime == "process":
         await docker.close()
-        return process, "(in plain processes, as asked)"
+        return process, "(in plain processes)"
     trouble = await docker.can_run()
     if trouble is None:
         return docker, "(in Docker containers)"
@@ -73,16 +77,29 @@ async def _cluster(client: AsyncGyozaClient) -> str:
         except GyozaUnreachable as error:
             if loop.time() > until:
                 raise StartUpError(str(error)) from error
+        except Unauthorized as error:
+            raise StartUpError(
+                f"The Gyoza server at {client.address.url} lets workers in by its API key alone: set GYOZA_API_KEY "
+                f"to what is in the file {API_KEY_FILE} of that server's data folder"
+            ) from error
         except ResponseError as error:
-            raise StartUpError(f"The server at {client.address.url} refuses this worker: {error.detail}") from error
+            raise StartUpError(str(error)) from error
         await asyncio.sleep(_PAUSE_S)
 
 
-async def _clean(settings: WorkerSettings, engine: Engine) -> None:
+async def _succeed(agent: Agent, attempts: Path, engine: Engine) -> None:
+    """Take over first, then end what an earlier process left: if it lives, it must not report that as failures."""
+    await agent.take_over(_left_in(attempts))
     swept = await engine.sweep()
     if swept:
         _log.warning("ended %s attempts that an earlier process of this worker had left", swept)
-    await asyncio.to_thread(remove_folder, settings.folder / "attempts")
+    await asyncio.to_thread(remove_folder, attempts)
+
+
+def _left_in(attempts: Path) -> list[tuple[str, int]]:
+    """By their folders: `<run id>-<attempt>`."""
+    names = [folder.name.rpartition("-") for folder in attempts.glob("*-*")]
+    return [(run_id, int(number)) for run_id, _, number in names if number.isdecimal()]
 
 
 async def _work_until_told(agent: Agent, settings: WorkerSettings, say: Say, greeting: str) -> None:
@@ -91,8 +108,6 @@ async def _work_until_told(agent: Agent, settings: WorkerSettings, say: Say, gre
     greeted = asyncio.create_task(_greet(agent, say, greeting))
     try:
         await working
-    except ResponseError as error:
-        raise StartUpError(error.detail) from error
     finally:
         for task in (leaving, greeted):
             task.cancel()
@@ -114,5 +129,6 @@ async def _leave_on_signals(agent: Agent, drain_s: float, say: Say) -> None:
         say(f"Leaving: runs may go on for {drain_s:g} s; a second signal stops them at once")
     agent.leave()
     with suppress(TimeoutError):
-        await asyncio.wait_for(told.acquire(), drain_s)
+        async with asyncio.timeout(drain_s):
+            await told.acquire()
     agent.stop_all()

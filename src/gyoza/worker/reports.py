@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from gyoza.client.call import Call, an_object, part
-from gyoza.client.errors import ResponseError
+from gyoza.client.errors import ResponseError, TooLarge, Unprocessable
 from gyoza.client.http import AsyncGyozaClient
 from gyoza.worker.patience import patiently
 
@@ -38,6 +38,9 @@ class Lease:
     token: str
 
 
+Waiting = tuple[msgspec.Raw, "asyncio.Future[Verdict]"]
+
+
 class Reports:
     """One sender for a whole worker. While a batch is under way the next one gathers."""
 
@@ -45,32 +48,53 @@ class Reports:
         self._client = client
         self._path = f"/workers/{part(worker)}/reports"
         self._instance = instance
-        self._waiting: list[tuple[msgspec.Raw, asyncio.Future[Verdict]]] = []
+        self._waiting: list[Waiting] = []
         self._arrived = asyncio.Event()
+        self._is_over = False
 
-    def send(self, report: Mapping[str, Any]) -> asyncio.Future[Verdict]:
+    def send(self, report: Mapping[str, Any]) -> "asyncio.Future[Verdict]":
+        """The verdict to come; cancelled when there will be none."""
         verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        if self._is_over:
+            verdict.cancel()
+            return verdict
         self._waiting.append((msgspec.Raw(msgspec.json.encode(report)), verdict))
         self._arrived.set()
         return verdict
 
     async def run(self) -> None:
         """For ever; ends with the ResponseError that ends a worker (superseded, wrong key)."""
-        while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            while batch := self._batch():
-                verdicts = await self._judged([report for report, _ in batch])
-                del self._waiting[: len(batch)]
-                for (_, future), verdict in zip(batch, verdicts, strict=True):
-                    if not future.done():
-                        future.set_result(verdict)
+        try:
+            while True:
+                await self._arrived.wait()
+                self._arrived.clear()
+                while batch := self._batch():
+                    await self._send(batch)
+                    del self._waiting[: len(batch)]
+        finally:
+            self._is_over = True
+            for _, verdict in self._waiting:
+                verdict.cancel()
 
-    def _batch(self) -> list[tuple[msgspec.Raw, asyncio.Future[Verdict]]]:
+    def _batch(self) -> list[Waiting]:
         """The first ones that together stay below the server's bound."""
         sizes = accumulate(len(bytes(report)) for report, _ in self._waiting[:MOST_IN_BATCH])
         fitting = sum(size <= MOST_BYTES for size in sizes)
         return self._waiting[: max(1, fitting)]
+
+    async def _send(self, batch: Sequence[Waiting]) -> None:
+        """Judged together; where the server cannot read all of it, in halves, so that one fails none of the others."""
+        try:
+            verdicts = await self._judged([report for report, _ in batch])
+        except (TooLarge, Unprocessable) as error:
+            if len(batch) > 1:
+                await self._send(batch[: len(batch) // 2])
+                await self._send(batch[len(batch) // 2 :])
+                return
+            verdicts = [Verdict(False, error.code, error.detail)]
+        for (_, future), verdict in zip(batch, verdicts, strict=True):
+            if not future.done():
+                future.set_result(verdict)
 
     async def _judged(self, reports: Sequence[msgspec.Raw]) -> list[Verdict]:
         while True:
@@ -95,8 +119,8 @@ class Telling:
         self._reports = reports
         self._lease = lease
         self._seq = 0
-        self.lost = asyncio.Event()
-        """Set when the server says that this attempt is no longer this worker's."""
+        self.on_lost: Callable[[], object] = lambda: None
+        """Called when the server says that this attempt is no longer this worker's."""
 
     def tell(self, *events: Mapping[str, Any], **more: Any) -> asyncio.Task[Verdict]:
         """Events: `{type, msg, payload?, at?}`; more: summary, declined, settled."""
@@ -111,10 +135,10 @@ class Telling:
         }
         return asyncio.create_task(self._judged(self._reports.send(report)))
 
-    async def _judged(self, future: asyncio.Future[Verdict]) -> Verdict:
+    async def _judged(self, future: "asyncio.Future[Verdict]") -> Verdict:
         verdict = await future
         if not verdict.ok:
             _log.info("%s/%s: report refused: %s", self._lease.run_id, self._lease.attempt, verdict.code)
         if verdict.code in {"lease_lost", "run_not_found", "attempt_not_found"}:
-            self.lost.set()
+            self.on_lost()
         return verdict

@@ -51,6 +51,8 @@ class WorkerSettings:
         wanted = runtime or environ.get("GYOZA_RUNTIME") or "auto"
         if wanted not in RUNTIMES:
             raise StartUpError(f"'{wanted}' is no runtime: choose one of {', '.join(RUNTIMES)} (--runtime)")
+        if cpu is not None and round(cpu, 3) != cpu:
+            raise StartUpError(f"{cpu} CPUs cannot be given: write at most three decimals (--cpu)")
         return cls(
             name=named,
             folder=data_dir() / "workers" / named,

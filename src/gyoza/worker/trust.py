@@ -17,17 +17,10 @@ def open_regular(folder: Path, name: str) -> int | None:
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\0" in name:
         raise Untrusted(f"'{name}' does not name a file inside the op's folder")
-    at = os.open(folder, _SAFE | os.O_DIRECTORY)
-    try:
-        for part in parts[:-1]:
-            inner = _opened(part, at, name, os.O_DIRECTORY)
-            if inner is None:
-                return None
-            os.close(at)
-            at = inner
-        return _regular(_opened(parts[-1], at, name), name)
-    finally:
-        os.close(at)
+    at = _opened(folder, None, name, os.O_DIRECTORY)
+    for part in parts[:-1]:
+        at = _inner(part, at, name, os.O_DIRECTORY)
+    return _regular(_inner(parts[-1], at, name), name)
 
 
 def read_regular(folder: Path, name: str, limit: int) -> bytes | None:
@@ -42,7 +35,17 @@ def read_regular(folder: Path, name: str, limit: int) -> bytes | None:
     return data
 
 
-def _opened(part: str, at: int, name: str, more: int = 0) -> int | None:
+def _inner(part: str, at: int | None, name: str, more: int = 0) -> int | None:
+    """`part` of the folder `at`, which is closed; None is nothing, and in it is nothing."""
+    if at is None:
+        return None
+    try:
+        return _opened(part, at, name, more)
+    finally:
+        os.close(at)
+
+
+def _opened(part: str | Path, at: int | None, name: str, more: int = 0) -> int | None:
     try:
         return os.open(part, _SAFE | more, dir_fd=at)
     except FileNotFoundError:

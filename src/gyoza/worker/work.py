@@ -12,11 +12,13 @@ from gyoza.client.http import AsyncGyozaClient
 from gyoza.models.bundle import Bundle
 from gyoza.models.definition import Execution, InputSpecs, Timeouts
 from gyoza.models.resources import Constraints
-from gyoza.worker.engines import Engine, Job, Ready, Running
+from gyoza.worker.engines import Engine, Exit, Job, Ready, Running
 from gyoza.worker.reports import Lease, Telling
 
 START_S = 60.0
 """Default of `timeouts.start_s`: from the engine being asked to start the program to its having started."""
+LEAVING_GRACE_S = 2.0
+"""The most that a program is given to end when the worker itself leaves and stops it."""
 
 
 class NotOurs(Exception):
@@ -72,7 +74,9 @@ class Place:
 
 @dataclass
 class Work:
-    """Filled in by the steps: `io_dir` by workspace, `job` and `ready` by image, `running` by program."""
+    """Filled in on the way: `io_dir` by the step workspace, `job` and `ready` by image, `running` by program; `end`
+    once the program has ended.
+    """
 
     assignment: Assignment
     place: Place
@@ -81,11 +85,41 @@ class Work:
     job: Job | None = None
     ready: Ready | None = None
     running: Running | None = None
+    end: Exit | None = None
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     stop_reason: str | None = None
     """Why this worker stops it itself: `drained`. None when it is the server that wants it stopped."""
 
-    def stop(self, reason: str | None = None) -> None:
-        if not self.stopped.is_set():
-            self.stop_reason = reason
-            self.stopped.set()
+    def __post_init__(self) -> None:
+        self.telling.on_lost = self.stop
+
+    def stop(self, reason: str | None = None) -> bool:
+        """Whether that is news; only the first word counts."""
+        if self.stopped.is_set():
+            return False
+        self.stop_reason = reason
+        self.stopped.set()
+        return True
+
+    @property
+    def is_unwanted(self) -> bool:
+        """The server itself wanted it stopped."""
+        return self.stopped.is_set() and self.stop_reason is None
+
+    @property
+    def grace_s(self) -> float:
+        """Between SIGTERM and SIGKILL. A worker that leaves has little time itself."""
+        wanted = self.assignment.execution.cancel_grace_s
+        return wanted if self.stop_reason is None else min(wanted, LEAVING_GRACE_S)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What is measured of the program: nothing before it has ended."""
+        if self.end is None:
+            return {}
+        return {
+            "exit_code": self.end.exit_code,
+            "signal": self.end.signal,
+            "cpu_s": self.end.cpu_s,
+            "peak_ram_mb": self.end.peak_ram_mb,
+        }

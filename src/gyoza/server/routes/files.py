@@ -1,6 +1,6 @@
 """Files: streamed in and out, never held in memory."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Query, Request, Response
 from fastapi.responses import FileResponse
@@ -12,6 +12,8 @@ from gyoza.server.schemas import FileOut
 from gyoza.server.wire import Answer
 
 router = Routes("files")
+
+_BYTES: dict[str, Any] = {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}
 
 
 @router.post("/files", status_code=201, response_model=FileOut, responses={200: {"model": FileOut}, **problems(422)})
@@ -25,7 +27,7 @@ async def upload(request: Request, name: Annotated[str, Query(min_length=1, max_
     return Answer(kept.to_dict(), 201 if is_new else 200)
 
 
-@router.get("/files/{file_id}", response_class=FileResponse, responses=problems(404))
+@router.get("/files/{file_id}", response_class=FileResponse, responses={200: _BYTES, **problems(404)})
 async def download(request: Request, file_id: str) -> Response:
     """The bytes, whole or in ranges."""
     server = context(request)

@@ -4,6 +4,7 @@ from fastapi import Request, Response
 
 from gyoza.server.context import Routes, context
 from gyoza.server.problems import problem
+from gyoza.server.schemas import Problem
 from gyoza.server.wire import Answer
 
 router = Routes("health")
@@ -15,7 +16,7 @@ async def health(request: Request) -> Response:
     return Answer({"status": "ok", "cluster_id": context(request).cluster_id})
 
 
-@router.get("/health/ready")
+@router.get("/health/ready", responses={503: {"model": Problem}})
 async def ready(request: Request) -> Response:
     """Able to work: database and file store can be reached."""
     server = context(request)

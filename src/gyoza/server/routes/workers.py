@@ -1,6 +1,6 @@
 """Workers: they register, claim and report; people list, drain and remove them."""
 
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 from fastapi import Request, Response
@@ -10,7 +10,7 @@ from gyoza.control.heartbeat import Registration
 from gyoza.models.errors import Malformed
 from gyoza.models.resources import Resources
 from gyoza.models.run import ExecutionSummary
-from gyoza.models.strictjson import parse
+from gyoza.models.strictjson import NESTING, check, parse, read
 from gyoza.server.context import Routes, context, problems
 from gyoza.server.schemas import (
     AttemptName,
@@ -27,8 +27,11 @@ from gyoza.server.wire import Answer, checked, happening, members, read_body
 
 router = Routes("workers")
 
+_WRAPPING = 4
+"""Levels around the outputs that a report holds: itself, its events, the event, its payload."""
 
-@router.hot("PUT", "/workers/{worker_id}", body=Heartbeat, answer=HeardOut, statuses=(200, 409, 422))
+
+@router.hot("PUT", "/workers/{worker_id}", body=Heartbeat, answer=HeardOut, statuses=(200, 409, 413, 422))
 async def beat(request: Request) -> Response:
     """Register, and say with every heartbeat what the worker has and holds."""
     said = checked(Heartbeat, parse(await read_body(request)))
@@ -49,7 +52,7 @@ async def beat(request: Request) -> Response:
     return Answer({**pace, "drain": heard.drain, "stop": [stop.to_dict() for stop in heard.stop]})
 
 
-@router.hot("POST", "/workers/{worker_id}/claim", body=ClaimBody, answer=ClaimedOut, statuses=(200, 409, 422))
+@router.hot("POST", "/workers/{worker_id}/claim", body=ClaimBody, answer=ClaimedOut, statuses=(200, 409, 413, 422))
 async def claim_assignments(request: Request) -> Response:
     """What is assigned to this worker and not known to it yet; waits up to `wait_s` for something to say."""
     said = checked(ClaimBody, parse(await read_body(request)))
@@ -62,15 +65,15 @@ async def claim_assignments(request: Request) -> Response:
 async def take_reports(request: Request) -> Response:
     """What happened to attempts, judged one by one."""
     body = await read_body(request)
-    said = checked(ReportsBody, parse(body))
-    raws = msgspec.json.decode(members(body)["reports"], type=list[msgspec.Raw])
-    server = context(request)
+    value = read(body)
+    check({**value, "reports": None} if isinstance(value, dict) else value)
+    said, server = checked(ReportsBody, value), context(request)
     await claim.check_instance(server.database, request.path_params["worker_id"], said.instance)
-    read = [_report(value, raw) for value, raw in zip(said.reports, raws, strict=True)]
-    taken = [each for each in read if isinstance(each, report.Report)]
+    judged = [_report(each, raw) for each, raw in zip(said.reports, _slices(body, value), strict=True)]
+    taken = [each for each in judged if isinstance(each, report.Report)]
     results = iter(await report.report(server.database, taken, server.now()))
     return Answer(
-        {"results": [(next(results).to_dict() if isinstance(each, report.Report) else each) for each in read]}
+        {"results": [(next(results).to_dict() if isinstance(each, report.Report) else each) for each in judged]}
     )
 
 
@@ -120,13 +123,23 @@ def _names(names: list[AttemptName]) -> frozenset[tuple[str, int]]:
     return frozenset((name.run_id, name.attempt) for name in names)
 
 
+def _slices(body: bytes, value: Any) -> list[msgspec.Raw]:
+    """Each report as the text that was received. What cannot even be sliced fails all of them, by its place."""
+    try:
+        return msgspec.json.decode(members(body)["reports"], type=list[msgspec.Raw])
+    except (msgspec.MsgspecError, RecursionError):
+        check(value)
+        raise
+
+
 def _report(value: Any, raw: msgspec.Raw) -> report.Report | dict[str, Any]:
     """The report, or the result that says why it is none: a misshapen one never fails its neighbours."""
     try:
+        check(value, NESTING + _WRAPPING)
         said = checked(ReportBody, value)
     except Malformed as refusal:
-        named = cast(dict[str, Any], value) if isinstance(value, dict) else {}
-        place = {name: named.get(name) for name in ("run_id", "attempt", "seq")}
+        kept = members(raw) if isinstance(value, dict) else {}
+        place = {name: kept.get(name) for name in ("run_id", "attempt", "seq")}
         return {**place, "ok": False, "code": refusal.code, "state": None, "detail": refusal.detail}
     events = msgspec.json.decode(members(raw).get("events", b"[]"), type=list[dict[str, msgspec.Raw]])
     return report.Report(

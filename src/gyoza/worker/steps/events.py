@@ -3,7 +3,7 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from time import monotonic
@@ -12,6 +12,8 @@ from typing import Any, cast
 from gyoza.models.errors import Malformed
 from gyoza.models.run import time_to_wire
 from gyoza.models.strictjson import parse
+from gyoza.worker.engines.cleanup import to_the_end
+from gyoza.worker.reports import Verdict
 from gyoza.worker.trust import Untrusted, open_regular
 from gyoza.worker.work import Work
 
@@ -20,9 +22,12 @@ LOOK_S = 0.05
 PROGRESS_S = 0.5
 """PROGRESS is told twice a second at most; the newest always gets through in the end."""
 MOST_EVENTS = 10_000
+"""PROGRESS that a newer one replaced before it was told does not count."""
 LONGEST_LINE = 64 * 2**10
-_PART = 256 * 2**10
+_PART = 64 * 2**10
 _BATCH = 500
+
+Event = dict[str, Any]
 
 
 @asynccontextmanager
@@ -34,85 +39,121 @@ async def events(work: Work) -> AsyncGenerator[None]:
         yield
     finally:
         following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
-        follower.finish()
+        await to_the_end(_finished(follower, following))
+
+
+async def _finished(follower: "Follower", following: asyncio.Task[None]) -> None:
+    await asyncio.gather(following, return_exceptions=True)
+    await follower.finish()
+
+
+class Lines:
+    """Bytes cut into lines. Of one that is longer than `LONGEST_LINE` the beginning comes, once, and is as long."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._skips = False
+
+    def cut(self, data: bytes) -> list[bytes]:
+        """The lines that these bytes end."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if self._skips and not lines:
+            self._rest = b""
+        elif self._skips:
+            lines, self._skips = lines[1:], False
+        if len(self._rest) > LONGEST_LINE:
+            lines, self._rest, self._skips = [*lines, self._rest], b"", True
+        return lines
+
+    def last(self) -> bytes:
+        """What no line feed has ended."""
+        return self._rest
 
 
 class Follower:
     def __init__(self, work: Work):
         self._work = work
         self._file: int | None = None
-        self._rest = b""
+        self._lines = Lines()
         self._count = 0
-        self._progress: dict[str, Any] | None = None
-        self._progress_told = float("-inf")
-        self._broken = False
+        self._ripe: list[Event] = []
+        self._progress: Event | None = None
+        self._progress_at = float("-inf")
+        self._telling: set[asyncio.Task[Verdict]] = set()
+        self._is_over = False
 
     async def follow(self) -> None:
-        while not self._broken:
-            self.look()
-            await asyncio.sleep(LOOK_S)
+        """One report at a time: while the server is away, the events wait in their file."""
+        while not self._is_over:
+            news = self.look()
+            if self._telling:
+                await asyncio.wait(self._telling)
+            await asyncio.sleep(0 if news else LOOK_S)
 
-    def finish(self) -> None:
-        """The last look: everything to the end, the newest PROGRESS, and a last line that was not ended."""
-        while self.look():
-            pass
-        if self._rest:
-            self._tell(list(self._read([self._rest])))
-        if self._progress is not None:
-            self._tell([self._progress])
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+    async def finish(self) -> None:
+        """The last look: everything to the end, a last line that was not ended, and the newest PROGRESS."""
+        try:
+            more = True
+            while more:
+                more = self.look()
+                await asyncio.sleep(0)
+            self._take(self._lines.last())
+            self._let_progress_out()
+            self._tell()
+        finally:
+            if self._file is not None:
+                os.close(self._file)
 
     def look(self) -> bool:
         """Whether there was something new."""
-        try:
-            if self._file is None and not self._broken:
-                self._file = open_regular(self._work.io_dir, FILE)
-        except Untrusted as error:
-            self._broken = True
-            self._tell([_error(f"Events cannot be read: {error}")])
-        data = os.read(self._file, _PART) if self._file is not None else b""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > LONGEST_LINE:
-            lines, self._rest = [*lines, self._rest], b""
-        told = list(self._read(lines))
-        for start in range(0, len(told), _BATCH):
-            self._tell(told[start : start + _BATCH])
-        if self._progress is not None and monotonic() - self._progress_told >= PROGRESS_S:
-            self._tell([self._progress])
+        data = self._read()
+        for line in self._lines.cut(data):
+            self._take(line)
+        if monotonic() - self._progress_at >= PROGRESS_S:
+            self._let_progress_out()
+        self._tell()
         return bool(data)
 
-    def _read(self, lines: list[bytes]) -> Iterator[dict[str, Any]]:
-        """The events of these lines. PROGRESS is held back while one was told just now; any other lets it out first."""
-        for line in lines:
-            if not line.strip() or self._count > MOST_EVENTS:
-                continue
-            self._count += 1
-            if self._count > MOST_EVENTS:
-                yield _error(f"The op wrote more than {MOST_EVENTS} events: the rest is dropped")
-                return
-            event = _event(line)
-            if event["type"] == "PROGRESS":
-                self._progress = event
-                continue
-            if self._progress is not None:
-                yield self._progress
-                self._progress = None
-            yield event
+    def _read(self) -> bytes:
+        try:
+            if self._file is None and not self._is_over:
+                self._file = open_regular(self._work.io_dir, FILE)
+        except Untrusted as error:
+            self._is_over = True
+            self._say(_error(f"Events cannot be read: {error}"))
+        return b"" if self._is_over or self._file is None else os.read(self._file, _PART)
 
-    def _tell(self, told: list[dict[str, Any]]) -> None:
-        if not told:
+    def _take(self, line: bytes) -> None:
+        """PROGRESS is held back, for a newer one or its time; any other event lets it out first."""
+        if not line.strip():
             return
-        if told[-1] is self._progress:
-            self._progress = None
-        if any(event["type"] == "PROGRESS" for event in told):
-            self._progress_told = monotonic()
-        self._work.telling.tell(*told)
+        event = _event(line)
+        if event["type"] == "PROGRESS":
+            self._progress = event
+        else:
+            self._let_progress_out()
+            self._say(event)
+
+    def _let_progress_out(self) -> None:
+        if self._progress is not None:
+            self._say(self._progress)
+            self._progress, self._progress_at = None, monotonic()
+
+    def _say(self, event: Event) -> None:
+        self._count += 1
+        if self._count <= MOST_EVENTS:
+            self._ripe.append(event)
+        elif self._count == MOST_EVENTS + 1:
+            self._ripe.append(_error(f"The op wrote more than {MOST_EVENTS} events: the rest is dropped"))
+            self._is_over = True
+
+    def _tell(self) -> None:
+        batches = [self._ripe[start : start + _BATCH] for start in range(0, len(self._ripe), _BATCH)]
+        self._telling = {self._work.telling.tell(*batch) for batch in batches}
+        self._ripe = []
 
 
-def _event(line: bytes) -> dict[str, Any]:
+def _event(line: bytes) -> Event:
     """The line as an event, or the ERROR that notes what is wrong with it."""
     if len(line) > LONGEST_LINE:
         return _error(f"An event of the op was longer than {LONGEST_LINE} bytes: {_shown(line)}")
@@ -129,11 +170,11 @@ def _event(line: bytes) -> dict[str, Any]:
     return _error(f'The op may write {{"type": "PROGRESS", "msg": 0 to 100}} and INFO with a text, not {_shown(line)}')
 
 
-def _error(msg: str) -> dict[str, Any]:
+def _error(msg: str) -> Event:
     return _now({"type": "ERROR", "msg": msg})
 
 
-def _now(event: dict[str, Any]) -> dict[str, Any]:
+def _now(event: Event) -> Event:
     return {**event, "at": time_to_wire(datetime.now(UTC))}
 
 

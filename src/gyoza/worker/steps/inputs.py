@@ -1,19 +1,22 @@
 """The run's inputs as the op sees them: `inputs.json`, and the files that it names."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from gyoza.client.errors import DownloadBroken, NotFound
 from gyoza.models.errors import AttemptError
+from gyoza.worker.engines.cleanup import to_the_end
 from gyoza.worker.patience import patiently
 from gyoza.worker.work import Work
 
 _SCHEME = "gyoza://files/"
+_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
+"""Looser than the ids that servers give, but nothing that could lead out of its folder."""
 
 
 @asynccontextmanager
@@ -25,24 +28,23 @@ async def inputs(work: Work) -> AsyncGenerator[None]:
             uri = msgspec.json.decode(members[name])
             if uri is not None:
                 members[name] = await _fetched(work, name, uri)
-    await asyncio.to_thread((work.io_dir / "inputs.json").write_bytes, msgspec.json.encode(members))
+    await to_the_end(asyncio.to_thread((work.io_dir / "inputs.json").write_bytes, msgspec.json.encode(members)))
     yield
 
 
 async def _fetched(work: Work, name: str, uri: str) -> str:
+    """Its path as the program sees it: below `inputs`, under its id."""
     if not uri.startswith(_SCHEME):
         raise AttemptError("not_allowed", f"Input '{name}': this worker fetches {_SCHEME}<id> only, not '{uri}'")
-    relative = Path("inputs") / name / _last_part(uri)
-    (work.io_dir / relative).parent.mkdir(parents=True)
+    file_id = uri.removeprefix(_SCHEME)
+    if not _ID.fullmatch(file_id):
+        raise AttemptError("not_allowed", f"Input '{name}': '{file_id}' is not the id of a file")
+    path = work.io_dir / "inputs" / file_id
+    path.parent.mkdir(exist_ok=True)
     try:
-        await patiently(lambda: work.place.client.download_file(uri, work.io_dir / relative))
+        await patiently(lambda: work.place.client.download_file(uri, path))
     except NotFound as error:
         raise AttemptError("not_allowed", f"Input '{name}': the server has no file '{uri}'") from error
     except DownloadBroken as error:
         raise AttemptError("start_failed", f"Input '{name}' did not arrive whole: {error.detail}") from error
-    (work.io_dir / relative).chmod(0o644)
-    return f"{work.place.engine.io_path(work.io_dir)}/{relative}"
-
-
-def _last_part(uri: str) -> str:
-    return uri.rsplit("/", 1)[-1]
+    return f"{work.place.engine.io_path(work.io_dir)}/inputs/{file_id}"

@@ -1,0 +1,188 @@
+"""The hot queries find what they want by an index on a full database, also by the plan that knows no values.
+
+What is asked of PostgreSQL is exactly what the store sends: its cursors are replaced by ones that explain.
+"""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from gyoza.models.lifecycle import OpRunState
+from gyoza.store import attempts, definitions, events, pages, queue, runs, workers
+from gyoza.store.database import Connection, Database
+from gyoza.store.pages import Filters
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+A_RUN = "01890000-0000-7000-8000-000000010000"
+FULL = ("runs", "attempts", "events")
+
+FILL = (
+    """
+    INSERT INTO workers (id, instance, host_id, seq, resources, tags, engines, images, registered_at, seen_at)
+    SELECT 'w' || n, 'i', 'h', 1, '{"cpu": 1, "ram_mb": 1, "slots": 1}', '{}', '{docker}', '{}', now(), now()
+    FROM generate_series(1, 50) n
+    """,
+    """
+    INSERT INTO revisions (name, revision, digest, content, deployed_at)
+    SELECT 'op-' || n, 1, 'd', '{}', now() FROM generate_series(0, 99) n
+    """,
+    """
+    INSERT INTO runs (id, state, priority, inputs, max_attempts, engines, cpu_m, image, op_definition, revision,
+        next_event, queue_at, created_at, updated_at)
+    SELECT ('01890000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid,
+        CASE WHEN n % 10 = 0 THEN 'PENDING' WHEN n % 400 = 1 THEN 'RUNNING' WHEN n % 50 = 2 THEN 'FAILED'
+            ELSE 'COMPLETED' END,
+        5, '{"some": "inputs"}', 1, '{docker}', 1000 * (n % 7), 'image-' || n % 100, 'op-' || n % 100, 1, 4,
+        timestamptz '2026-01-01 00:00Z' + n * interval '1 s', timestamptz '2026-01-01 00:00Z' + n * interval '1 s',
+        now()
+    FROM generate_series(1, 20000) n
+    """,
+    """
+    INSERT INTO attempts (run_id, attempt, state, reason, held_by, lease_token, assigned_at, finished_at, settled_at)
+    SELECT id, 1, state, CASE WHEN state = 'FAILED' THEN 'op_error' END,
+        CASE WHEN state <> 'PENDING' THEN 'w' || 1 + abs(hashtext(id::text)) % 50 END,
+        CASE WHEN state <> 'PENDING' THEN 'lease' END,
+        CASE WHEN state <> 'PENDING' THEN created_at END,
+        CASE WHEN state IN ('COMPLETED', 'FAILED') THEN created_at END,
+        CASE WHEN state IN ('COMPLETED', 'FAILED') THEN created_at END
+    FROM runs
+    """,
+    """
+    INSERT INTO events (run_id, n, attempt, type, t, msg)
+    SELECT id, n, 1, 'INFO', created_at, '"hello"' FROM runs, generate_series(0, 3) n
+    """,
+    "ANALYZE",
+)
+
+
+class Explaining(psycopg.AsyncCursor[Any]):
+    """Explains each statement before it runs it, as prepared without a look at its values."""
+
+    plans: list[dict[str, Any]]
+
+    async def execute(self, query: Any, params: Any = None, **how: Any) -> Any:
+        done = await super().execute(query, params, **how)
+        sent = self._query
+        assert sent is not None
+        types = ", ".join(f"{oid}::regtype::text" for oid in sent.types)
+        cursor = psycopg.AsyncCursor(self.connection)
+        async with self.connection.transaction(force_rollback=True):
+            names: tuple[str, ...] = ()
+            if types:
+                await cursor.execute(f"SELECT {types}".encode())
+                names = await cursor.fetchone() or ()
+            declared = f" ({', '.join('unknown' if name == '-' else name for name in names)})" if names else ""
+            await cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+            await cursor.execute(f"PREPARE asked{declared} AS ".encode() + sent.query)
+            values = f" ({', '.join(['NULL'] * len(names))})" if names else ""
+            await cursor.execute(f"EXPLAIN (FORMAT JSON) EXECUTE asked{values}".encode())
+            ((plan,),) = await cursor.fetchall()
+            self.plans.append(json.loads(bytes(plan))[0]["Plan"])
+            await cursor.execute("DEALLOCATE asked")
+        return done
+
+
+@pytest.fixture(scope="session")
+async def full_url(postgres: str) -> str:
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE full_one TEMPLATE template_gyoza")
+    url = make_conninfo(postgres, dbname="full_one")
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement in FILL:
+            connection.execute(statement.encode())
+    return url
+
+
+@pytest.fixture
+async def explained(full_url: str) -> AsyncIterator[Callable[[Callable[[Connection], Awaitable[Any]]], Awaitable[str]]]:
+    """Asks something of the full database and gives the plans; whatever it changes is undone."""
+    async with Database(full_url) as database, database.connection() as connection:
+        Explaining.plans = []
+
+        async def explain(asking: Callable[[Connection], Awaitable[Any]]) -> str:
+            async with connection.transaction(force_rollback=True):
+                connection.cursor_factory = Explaining
+                await asking(connection)
+            connection.cursor_factory = psycopg.AsyncCursor
+            return "\n".join(json.dumps(plan, indent=1) for plan in Explaining.plans)
+
+        yield explain
+
+
+def scanned() -> list[str]:
+    """The tables that were read from end to end."""
+    return [
+        node["Relation Name"] for plan in Explaining.plans for node in nodes(plan) if node["Node Type"] == "Seq Scan"
+    ]
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for part in plan.get("Plans", ()):
+        yield from nodes(part)
+
+
+async def lives(connection: Connection) -> None:
+    found = await runs.lock(connection, [A_RUN], [1])
+    await runs.write(connection, found.values(), NOW)
+
+
+CURSOR = (NOW, A_RUN)
+ASKED: dict[str, Callable[[Connection], Awaitable[Any]]] = {
+    "first page": lambda c: pages.newest_first(c, Filters(), 11),
+    "deep page": lambda c: pages.newest_first(c, Filters(), 11, after=CURSOR),
+    "page before": lambda c: pages.newest_first(c, Filters(), 11, before=CURSOR),
+    "page of a state": lambda c: pages.newest_first(c, Filters(state=OpRunState.FAILED), 11),
+    "deep page of a state": lambda c: pages.newest_first(c, Filters(state=OpRunState.FAILED), 11, after=CURSOR),
+    "page of a definition": lambda c: pages.newest_first(c, Filters(op_definition="op-1"), 11),
+    "deep page of a definition": lambda c: pages.newest_first(c, Filters(op_definition="op-1"), 11, after=CURSOR),
+    "page of an image": lambda c: pages.newest_first(c, Filters(image="image-1"), 11, after=CURSOR),
+    "page of a state of a definition": lambda c: pages.newest_first(
+        c, Filters(state=OpRunState.FAILED, op_definition="op-2"), 11
+    ),
+    "page of a time": lambda c: pages.newest_first(c, Filters(created_gte=NOW, created_lt=NOW), 101),
+    "page after a time": lambda c: pages.newest_first(c, Filters(created_gt=NOW), 101, after=CURSOR),
+    "one run": lambda c: pages.get(c, A_RUN),
+    "when a run was made": lambda c: pages.created_at(c, A_RUN),
+    "page of events": lambda c: events.page(c, A_RUN, after=1, attempt=None, limit=1001),
+    "page of events of an attempt": lambda c: events.page(c, A_RUN, after=1, attempt=1, limit=1001),
+    "newest events": lambda c: events.newest(c, A_RUN, 1),
+    "attempts of a run": lambda c: attempts.of_run(c, A_RUN),
+    "what a worker holds": lambda c: attempts.held_by(c, "w1"),
+    "what nobody took up": lambda c: attempts.unacknowledged(c, NOW, 60),
+    "what all workers hold": workers.taken,
+    "rooms": workers.rooms,
+    "a run, locked": lives,
+    "the latest of a definition": lambda c: definitions.latest(c, "op-1"),
+}
+
+
+@pytest.mark.parametrize("asking", ASKED.values(), ids=ASKED.keys())
+async def test_it_is_found_by_an_index(asking: Any, explained: Any):
+    plans = await explained(asking)
+    assert Explaining.plans
+    assert not set(scanned()) & set(FULL), plans
+
+
+async def test_what_has_no_index_would_be_noticed(explained: Any):
+    await explained(lambda c: c.execute("SELECT id FROM runs WHERE submitted_by = %s", ["me"]))
+    assert scanned() == ["runs"]
+
+
+async def test_the_queue_is_read_by_its_index_and_no_further_than_its_first_few(explained: Any):
+    plans = await explained(lambda c: queue.window(c, NOW))
+    assert not set(scanned()) & set(FULL), plans
+    used = {node.get("Index Name") for plan in Explaining.plans for node in nodes(plan)}
+    assert "runs_queue" in used, plans
+    assert "Sort" not in {node["Node Type"] for plan in Explaining.plans for node in nodes(plan)}, plans
+
+
+@pytest.mark.parametrize("name", [name for name in ASKED if "page" in name])
+async def test_a_page_is_read_in_the_order_of_an_index_and_never_sorted(name: str, explained: Any):
+    plans = await explained(ASKED[name])
+    assert "Sort" not in {node["Node Type"] for plan in Explaining.plans for node in nodes(plan)}, plans

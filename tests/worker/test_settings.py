@@ -1,0 +1,69 @@
+"""What a worker is told, who it is, and what it has to give."""
+
+from pathlib import Path
+
+import pytest
+
+from gyoza.models.errors import StartUpError
+from gyoza.worker.identity import Identity
+from gyoza.worker.probe import probe
+from gyoza.worker.settings import WorkerSettings, make_folder
+
+
+def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GYOZA_DATA_DIR", str(tmp_path))
+    environ = {"GYOZA_WORKER_NAME": "from-env", "GYOZA_WORKER_TAGS": " a, b,,", "GYOZA_RUNTIME": "process"}
+    told = WorkerSettings.from_environment(environ, name="given")
+    assert (told.name, told.folder, told.tags, told.runtime) == (
+        "given",
+        tmp_path / "workers" / "given",
+        ("a", "b"),
+        "process",
+    )
+    assert WorkerSettings.from_environment(environ, tags="c", runtime="docker").tags == ("c",)
+
+
+def test_a_worker_without_a_name_is_called_as_its_host() -> None:
+    assert WorkerSettings.from_environment({}).name
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"name": "../x"}, "'../x' is no worker name: use letters, digits, dots, dashes (--name)"),
+        ({"name": "-x"}, "is no worker name"),
+        ({"name": "x" * 201}, "is no worker name"),
+        ({"runtime": "podman"}, "'podman' is no runtime: choose one of auto, docker, process (--runtime)"),
+        ({"cpu": 0.1234}, "0.1234 CPUs cannot be given: write at most three decimals (--cpu)"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_one_sentence(options: dict[str, object], said: str) -> None:
+    with pytest.raises(StartUpError) as caught:
+        WorkerSettings.from_environment({}, **options)  # type: ignore[arg-type]
+    assert said in caught.value.detail and "\n" not in caught.value.detail
+
+
+def test_what_is_not_said_is_measured(tmp_path: Path) -> None:
+    found = probe(WorkerSettings("x", tmp_path))
+    assert found.cpu_m % 1000 == 0 and found.cpu_m > 0 and found.ram_mb > 64 and found.slots == found.cpu_m // 500
+    assert probe(WorkerSettings("x", tmp_path, cpu=0.25, ram_mb=10, slots=3)).slots == 3
+    assert probe(WorkerSettings("x", tmp_path, cpu=0.25)).cpu_m == 250
+    assert probe(WorkerSettings("x", tmp_path, cpu=0.25)).slots == 1
+
+
+def test_a_worker_remembers_its_host_and_not_its_process(tmp_path: Path) -> None:
+    first, second = Identity.of("x", tmp_path), Identity.of("x", tmp_path)
+    assert (first.name, first.host_id) == (second.name, second.host_id)
+    assert first.instance != second.instance
+    assert [path.name for path in tmp_path.iterdir()] == ["host-id"]
+
+
+def test_its_folder_is_closed_to_others(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StartUpError, match=r"The worker's folder .*file/x cannot be used .*set GYOZA_DATA_DIR"):
+        make_folder(tmp_path / "file" / "x")
