@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
+
 from gyoza.policy.liveness import Pace
 from gyoza.server.app import create_app, running
 from gyoza.server.context import Context
@@ -24,7 +25,7 @@ async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[st
     """The URL of an embedded PostgreSQL, with a migrated template database."""
     async with embedded_database(tmp_path_factory.mktemp("postgres")) as url:
         with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute("ALTER SYSTEM SET synchronous_commit = off")
+            connection.execute("ALTER SYSTEM SET fsync = off")
             connection.execute("SELECT pg_reload_conf()")
             connection.execute("CREATE DATABASE template_gyoza")
         migrate(in_database(url, "template_gyoza"))

@@ -261,6 +261,7 @@ class AnyCourse(RuleBasedStateMachine):
         assert set(at_work.values()) <= {1}
 
 
+@pytest.mark.timeout(600)  # a course that fails is made as short as can be, which takes time
 def test_any_course_of_a_cluster(stage_url: str):
     loop = asyncio.new_event_loop()
     database = Database(stage_url, clock=Still())

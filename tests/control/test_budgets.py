@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from gyoza.control import claim, place
 from gyoza.control.append import append
@@ -32,13 +33,14 @@ class Counted(list[str]):
 
 
 @pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
-    statements = Counted()
+def counted(monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> Counted:
+    """Of this cluster's database alone: other suites' servers may live on in the same loop."""
+    statements, ours = Counted(), conninfo_to_dict(cluster.database.url)["dbname"]
     execute = psycopg.AsyncConnection.execute
 
     async def counting(self: Any, query: Any, *args: Any, **how: Any) -> Any:
         text = " ".join(str(query).split())
-        if text.startswith(COUNTED) and "pg_notify" not in text:
+        if self.info.dbname == ours and text.startswith(COUNTED) and "pg_notify" not in text:
             statements.append(text)
         return await execute(self, query, *args, **how)
 

@@ -89,8 +89,8 @@ def hiring(stage: Stage) -> Iterator[Callable[..., Command]]:
         return hired[-1]
 
     yield hire
-    for worker in hired:
-        worker.end()
+    stuck = [worker.said for worker in hired if not worker.end()]
     for state in ("PENDING", "ASSIGNED", "RUNNING"):  # of a test that failed
         for run in stage.client.list_runs(100, state=state)["data"]:
             stage.client.cancel_run(run["id"])
+    assert stuck == []

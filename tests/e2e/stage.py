@@ -92,15 +92,16 @@ class Command:
         self.send(number)
         return self.ends(within_s)
 
-    def end(self) -> None:
-        """Whatever state it is in: in order if it can be, which a process that sleeps by SIGSTOP cannot."""
+    def end(self) -> bool:
+        """Whatever state it is in, also stopped by SIGSTOP; whether it ended without force."""
         if self.code is None:
             self.send(signal.SIGCONT)
             try:
                 self.stop(within_s=10)
             except AssertionError:
                 self.kill()
-                raise
+                return False
+        return True
 
     def refuses(self, *words: str, code: int = 1, within_s: float = PATIENCE_S) -> str:
         """It ends with `code` and one line of at most 400 characters that holds all these words; the line."""
@@ -124,7 +125,7 @@ class Stage:
         self.environ |= {"GYOZA_PORT": str(self.port), "GYOZA_SERVER_URL": self.url, "GYOZA_DATA_DIR": str(self.data)}
         self.python: Sequence[str] = (sys.executable, "-m", "gyoza.cli")
         self._commands: list[Command] = []
-        self._clients: list[GyozaClient] = []
+        self._clients: dict[str, GyozaClient] = {}
 
     def run(self, *arguments: str, **environ: str) -> Command:
         """Start `gyoza ARGUMENTS...`, with more in its environment."""
@@ -150,14 +151,12 @@ class Stage:
 
     @property
     def client(self) -> GyozaClient:
-        if not self._clients:
-            self._clients.append(self.client_of(self.url))
-        return self._clients[0]
+        return self.client_of(self.url)
 
     def client_of(self, url: str) -> GyozaClient:
-        client = GyozaClient(url, (self.data / "api-key").read_text().strip())
-        self._clients.append(client)
-        return client
+        if url not in self._clients:
+            self._clients[url] = GyozaClient(url, (self.data / "api-key").read_text().strip())
+        return self._clients[url]
 
     def op(self, name: str, program: str, **more: Any) -> str:
         """Deploy a line of shell as an op; its name. `more` goes into gyoza.yml."""
@@ -200,16 +199,14 @@ class Stage:
         return int((self.data / "postgres" / "postmaster.pid").read_text().split("\n")[0])
 
     def end(self) -> list[str]:
-        """End everything; the command lines of what had to be killed although its parent had ended in order."""
-        for client in self._clients:
+        """End everything; the command lines of what did not end when it was told to, and of what was left then."""
+        for client in self._clients.values():
             client.close()
-        for command in reversed(self._commands):
-            command.end()
+        stuck = [f"{command.words}: {command.said}" for command in reversed(self._commands) if not command.end()]
         left = living_in(self.folder)
-        lines = [shlex.join(process.info["cmdline"] or [process.info["name"]]) for process in left]
         for process in left:
             process.kill()
-        return lines
+        return stuck + [shlex.join(process.info["cmdline"] or [process.info["name"]]) for process in left]
 
 
 class Gate:

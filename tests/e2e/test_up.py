@@ -41,6 +41,14 @@ def test_from_an_empty_folder_to_a_run_by_the_commands_of_the_readme(empty_stage
     assert up.stop() == 0, up.said
 
 
+def test_ctrl_c_while_it_comes_up_takes_it_down(empty_stage: Stage):
+    up = empty_stage.run("up")
+    up.says("Making a database")
+    assert up.stop(signal.SIGINT) == 0, up.said
+    assert "is up" not in up.said and "Traceback" not in up.said
+    assert living_in(empty_stage.folder) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_within_five_seconds_with_a_run_a_long_poll_and_a_follower_open(stage: Stage, number: int):
     up = stage.up()

@@ -128,3 +128,13 @@ async def listeners_ended(database: Database) -> int:
     async with database.connection() as connection:
         cursor = await connection.execute(query.encode())
         return len(await cursor.fetchall())
+
+
+@pytest.mark.parametrize("text", ["hello", '{"a": 1}', "3"])
+async def test_a_message_of_somebody_else_wakes_everybody_and_the_bell_goes_on(shelf: Database, bell: Bell, text: str):
+    with bell.heard("w1") as ear:
+        async with shelf.connection() as connection:
+            await connection.execute("SELECT pg_notify('gyoza', %s)", [text])
+        assert await ear.wait(PROMPTLY_S)
+        await rung(shelf, "w1")
+        assert await ear.wait(PROMPTLY_S)

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,10 +29,15 @@ def up(
         stopping = asyncio.Event()
         await parts.stop_on_signals(stopping)
         async with cluster(settings, stopping, runtime, typer.echo):
-            typer.echo(f"Gyoza is up at {settings.url}; its data are in {settings.data_dir}. Ctrl-C takes it down.")
-            if settings.port != DEFAULT_PORT:
-                typer.echo(f"Elsewhere say: export GYOZA_SERVER_URL={settings.url}")
+            if not stopping.is_set():
+                _greet(settings)
             await stopping.wait()
             typer.echo("Going down")
 
     parts.run(run())
+
+
+def _greet(settings: Any) -> None:
+    typer.echo(f"Gyoza is up at {settings.url}; its data are in {settings.data_dir}. Ctrl-C takes it down.")
+    if settings.port != DEFAULT_PORT:
+        typer.echo(f"Elsewhere say: export GYOZA_SERVER_URL={settings.url}")
