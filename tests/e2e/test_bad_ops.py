@@ -26,40 +26,40 @@ def writes(text: str) -> str:
     return f"""cat >"$GYOZA_IO_DIR/outputs.json" <<'EOF'\n{text}\nEOF"""
 
 
-@pytest.mark.parametrize(
-    ("name", "program", "more", "reason", "said"),
-    [
-        ("exits-3", "echo the last words >&2; exit 3", {}, "op_error", "3"),
-        ("is-killed", "kill -9 $$", {}, "op_error", "signal 9"),
-        (
-            "explains",
-            """echo '{"error_message": "no rice"}' >"$GYOZA_IO_DIR/error.json"; exit 1""",
-            {},
-            "op_error",
-            "no rice",
-        ),
-        ("hoards", GREEDY, {}, "oom_killed", "constraints.ram_mb"),
-        ("stays", "sleep 60", {"timeouts": {"run_s": 0.5}}, "run_timeout", "0.5 s"),
-        ("broken", writes('{"y": '), {}, "invalid_output", "outputs.json"),
-        ("not-a-number", writes('{"y": NaN}'), {}, "invalid_output", "outputs.json"),
-        ("list", writes("[1]"), {}, "invalid_output", "outputs.json"),
-        ("link", 'ln -s /etc/passwd "$GYOZA_IO_DIR/outputs.json"', {}, "invalid_output", "symbolic link"),
-        ("fifo", 'mkfifo "$GYOZA_IO_DIR/outputs.json"', {}, "invalid_output", "not a regular file"),
-        ("folder", 'mkdir "$GYOZA_IO_DIR/outputs.json"', {}, "invalid_output", "not a regular file"),
-        (
-            "too-much",
-            """head -c 5000000 /dev/zero | tr '\\0' ' ' >"$GYOZA_IO_DIR/outputs.json\"""",
-            {},
-            "invalid_output",
-            "larger",
-        ),
-        ("other-type", writes('{"y": "1"}'), {"outputs": {"y": "int"}}, "invalid_output", "y"),
-        ("owes", ":", {"outputs": {"y": "int"}}, "invalid_output", "y"),
-        ("owes-a-file", writes('{"f": "nowhere.txt"}'), {"outputs": {"f": "file"}}, "invalid_output", "nowhere.txt"),
-        ("leaks", writes('{"f": "/etc/passwd"}'), {"outputs": {"f": "file"}}, "invalid_output", "/etc/passwd"),
-        ("no-such-command", ":", {"command": ["no-such-command"]}, "bundle_broken", "no-such-command"),
-    ],
-)
+WRONG = [
+    ("exits-3", "echo the last words >&2; exit 3", {}, "op_error", "3"),
+    ("is-killed", "kill -9 $$", {}, "op_error", "signal 9"),
+    (
+        "explains",
+        """echo '{"error_message": "no rice"}' >"$GYOZA_IO_DIR/error.json"; exit 1""",
+        {},
+        "op_error",
+        "no rice",
+    ),
+    ("hoards", GREEDY, {}, "oom_killed", "constraints.ram_mb"),
+    ("stays", "sleep 60", {"timeouts": {"run_s": 0.5}}, "run_timeout", "0.5 s"),
+    ("broken", writes('{"y": '), {}, "invalid_output", "outputs.json"),
+    ("not-a-number", writes('{"y": NaN}'), {}, "invalid_output", "outputs.json"),
+    ("list", writes("[1]"), {}, "invalid_output", "outputs.json"),
+    ("link", 'ln -s /etc/passwd "$GYOZA_IO_DIR/outputs.json"', {}, "invalid_output", "symbolic link"),
+    ("fifo", 'mkfifo "$GYOZA_IO_DIR/outputs.json"', {}, "invalid_output", "not a regular file"),
+    ("folder", 'mkdir "$GYOZA_IO_DIR/outputs.json"', {}, "invalid_output", "not a regular file"),
+    (
+        "too-much",
+        """head -c 5000000 /dev/zero | tr '\\0' ' ' >"$GYOZA_IO_DIR/outputs.json\"""",
+        {},
+        "invalid_output",
+        "larger",
+    ),
+    ("other-type", writes('{"y": "1"}'), {"outputs": {"y": "int"}}, "invalid_output", "y"),
+    ("owes", ":", {"outputs": {"y": "int"}}, "invalid_output", "y"),
+    ("owes-a-file", writes('{"f": "nowhere.txt"}'), {"outputs": {"f": "file"}}, "invalid_output", "nowhere.txt"),
+    ("leaks", writes('{"f": "/etc/passwd"}'), {"outputs": {"f": "file"}}, "invalid_output", "/etc/passwd"),
+    ("no-such-command", ":", {"command": ["no-such-command"]}, "bundle_broken", "no-such-command"),
+]
+
+
+@pytest.mark.parametrize(("name", "program", "more", "reason", "said"), WRONG, ids=[row[0] for row in WRONG])
 def test_an_op_that_goes_wrong_ends_failed_with_its_reason(
     working: Stage, name: str, program: str, more: dict[str, Any], reason: str, said: str
 ):
@@ -101,22 +101,20 @@ def test_an_image_alone_waits_for_a_docker_worker_and_can_be_cancelled(working: 
     assert working.client.get_run(run["id"])["state"] == "CANCELLED"
 
 
-@pytest.mark.parametrize(
-    ("command", "said"),
-    [
-        (("run", "nosuch"), ["OpDefinition 'nosuch' not found"]),
-        (("runs", "show", NOBODY), [f"OpRun '{NOBODY}' not found"]),
-        (("runs", "cancel", "nonsense"), ["OpRun 'nonsense' not found"]),
-        (("run", "typed", "-i", "n=many"), ["n", "int"]),
-        (("run", "typed", "-i", "n=1", "-i", "m=2"), ["m"]),
-        (("run", "typed"), ["n"]),
-        (("run", "typed", "-i", "n=1", "-i", "file=@/nowhere/at-all"), ["/nowhere/at-all"]),
-        (("op", "deploy", "/nowhere"), ["/nowhere", "gyoza.yml"]),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
-)
-def test_a_request_that_cannot_be_met_is_refused_in_one_line(typed: Stage, command: tuple[str, ...], said: list[str]):
-    typed.run(*command).refuses(*said, code=2)
+def test_requests_that_cannot_be_met_are_refused_in_one_line_each(typed: Stage):
+    wrong = {
+        ("run", "nosuch"): ["OpDefinition 'nosuch' not found"],
+        ("runs", "show", NOBODY): [f"OpRun '{NOBODY}' not found"],
+        ("runs", "cancel", "nonsense"): ["OpRun 'nonsense' not found"],
+        ("run", "typed", "-i", "n=many"): ["n", "int"],
+        ("run", "typed", "-i", "n=1", "-i", "m=2"): ["m"],
+        ("run", "typed"): ["n"],
+        ("run", "typed", "-i", "n=1", "-i", "file=@/nowhere/at-all"): ["/nowhere/at-all"],
+        ("op", "deploy", "/nowhere"): ["/nowhere", "gyoza.yml"],
+    }
+    refused = [typed.run(*command) for command in wrong]
+    for command, said in zip(refused, wrong.values(), strict=True):
+        command.refuses(*said, code=2)
 
 
 @pytest.fixture(scope="module")

@@ -71,18 +71,16 @@ def test_a_data_folder_that_cannot_be_made_is_named(served: Stage, command: tupl
     served.run(*command, **environ).refuses("/proc/gyoza", "GYOZA_DATA_DIR")
 
 
-@pytest.mark.parametrize(
-    ("url", "said"),
-    [
-        ("mysql://gyoza:s3cr3t@localhost/gyoza", "is not one that PostgreSQL understands"),
-        ("postgresql://gyoza:s3cr3t@localhost:port/gyoza", "port"),
-        (f"postgresql://gyoza:s3cr3t@127.0.0.1:{free_port()}/gyoza", "refused"),
-        ("postgresql://gyoza:s3cr3t@nowhere.invalid/gyoza", "nowhere.invalid"),
-    ],
-)
-def test_what_is_wrong_with_a_database_url_is_said_without_its_password(beside: Stage, url: str, said: str):
-    refused = beside.run(*SERVER, GYOZA_DATABASE_URL=url, GYOZA_PORT=str(free_port()))
-    assert "s3cr3t" not in refused.refuses("database", said, "GYOZA_DATABASE_URL")
+def test_what_is_wrong_with_a_database_url_is_said_without_its_password(beside: Stage):
+    wrong = {
+        "mysql://gyoza:s3cr3t@localhost/gyoza": "is not one that PostgreSQL understands",
+        "postgresql://gyoza:s3cr3t@localhost:port/gyoza": "port",
+        f"postgresql://gyoza:s3cr3t@127.0.0.1:{free_port()}/gyoza": "refused",
+        "postgresql://gyoza:s3cr3t@nowhere.invalid/gyoza": "nowhere.invalid",
+    }
+    refused = [beside.run(*SERVER, GYOZA_DATABASE_URL=url, GYOZA_PORT=str(free_port())) for url in wrong]
+    for command, said in zip(refused, wrong.values(), strict=True):
+        assert "s3cr3t" not in command.refuses("database", said, "GYOZA_DATABASE_URL")
 
 
 def test_a_database_that_does_not_exist_is_named(beside: Stage, database_url: str):
@@ -115,18 +113,12 @@ def test_a_client_of_a_dead_server_is_told_how_to_start_one(beside: Stage):
     beside.run(*LIST, "--server-url", url).refuses(f"No Gyoza server answers at {url}", "gyoza up", code=4)
 
 
-@pytest.mark.parametrize(
-    ("command", "url"),
-    [
-        (LIST, "127.0.0.1:5555"),
-        (LIST, "ftp://127.0.0.1"),
-        (LIST, "http://"),
-        (LIST, "http://[::1"),
-        (WORKER, "http://:80"),
-    ],
-)
-def test_a_server_url_that_is_none_is_named(beside: Stage, command: tuple[str, ...], url: str):
-    beside.run(*command, GYOZA_SERVER_URL=url).refuses(url, "is not the URL of a server", code=2)
+def test_a_server_url_that_is_none_is_named(beside: Stage):
+    wrong = ["127.0.0.1:5555", "ftp://127.0.0.1", "http://", "http://[::1"]
+    refused = {url: beside.run(*LIST, GYOZA_SERVER_URL=url) for url in wrong}
+    refused["http://:80"] = beside.run(*WORKER, GYOZA_SERVER_URL="http://:80")
+    for url, command in refused.items():
+        command.refuses(url, "is not the URL of a server", code=2)
 
 
 class _SomethingElse(BaseHTTPRequestHandler):
@@ -149,9 +141,8 @@ def test_a_url_where_something_else_answers_is_named(beside: Stage, command: tup
         other.shutdown()
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "command"),
-    [
+def test_a_setting_that_cannot_be_is_named(beside: Stage):
+    wrong = [
         ("GYOZA_PORT", "many", SERVER),
         ("GYOZA_LEASE_S", "soon", SERVER),
         ("GYOZA_HOST", "nowhere.invalid", SERVER),
@@ -160,11 +151,11 @@ def test_a_url_where_something_else_answers_is_named(beside: Stage, command: tup
         ("GYOZA_RUNTIME", "podman", WORKER),
         ("GYOZA_RUNTIME", "podman", ("up",)),
         ("GYOZA_WORKER_NAME", "a/b", WORKER[:2]),
-    ],
-)
-def test_a_setting_that_cannot_be_is_named(beside: Stage, name: str, value: str, command: tuple[str, ...]):
-    refused = beside.run(*command, **{"GYOZA_PORT": str(free_port()), name: value})
-    refused.refuses(value)
+    ]
+    port = {"GYOZA_PORT": str(free_port())}
+    refused = [beside.run(*command, **{**port, name: value}) for name, value, command in wrong]
+    for command, (_, value, _) in zip(refused, wrong, strict=True):
+        command.refuses(value)
 
 
 def test_a_cluster_whose_worker_cannot_start_says_why_and_leaves_nothing(stage: Stage):
