@@ -1,23 +1,14 @@
 """Bringing a database to the shape that this program expects."""
 
-import logging
 from pathlib import Path
 
 import psycopg
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy import Connection, create_engine, pool
-from sqlalchemy.exc import DBAPIError
 
 from gyoza.models.errors import StartUpError
 
 OLDEST_SUPPORTED = 15
-logging.getLogger("alembic").setLevel(logging.WARNING)
-
-_MIGRATIONS = Path(__file__).parent / "migrations"
+MIGRATIONS = Path(__file__).parent / "migrations"
 _WHAT_NOW = (
     "Check GYOZA_DATABASE_URL (postgresql://user:password@host:5432/name), or leave it out to use the embedded one"
 )
@@ -32,24 +23,47 @@ def migrate(url: str) -> str:
         with psycopg.connect(url, connect_timeout=10, autocommit=True) as raw:
             _check_version(raw)
             raw.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
-            return _upgrade(url)
-    except (psycopg.Error, DBAPIError) as error:
-        raise StartUpError(_why(error)) from error
+            return _advanced(raw, url)
+    except psycopg.OperationalError as error:
+        raise StartUpError(unreachable(error)) from error
+    except psycopg.Error as error:
+        raise StartUpError(
+            f"The database refuses to be migrated: {_first_line(error)}. "
+            "Give Gyoza a database of its own, and a user that may create tables in it"
+        ) from error
+
+
+def steps() -> list[str]:
+    """The steps that this program knows, oldest first: the numbers of their files."""
+    return sorted(path.name.partition("_")[0] for path in MIGRATIONS.glob("versions/[0-9]*.py"))
+
+
+def _advanced(connection: psycopg.Connection, url: str) -> str:
+    """Alembic takes half a second to load: it is loaded where there is something to do."""
+    known, current = steps(), _current(connection)
+    if current is not None and current == known[-1]:
+        return current
+    if current is not None and current not in known:
+        raise StartUpError(
+            f"The database is newer than this program (it is at step {current}, this program knows up to {known[-1]}): "
+            "install the Gyoza version that migrated it, or a newer one"
+        )
+    from gyoza.store.upgrade import upgrade
+
+    upgrade(url, MIGRATIONS)
+    return known[-1]
+
+
+def _current(connection: psycopg.Connection) -> str | None:
+    found = connection.execute("SELECT to_regclass('alembic_version')").fetchone()
+    if found is None or found[0] is None:
+        return None
+    row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    return None if row is None else row[0]
 
 
 def unreachable(error: psycopg.Error) -> str:
     return f"The database cannot be reached: {_first_line(error)}. {_WHAT_NOW}"
-
-
-def _why(error: psycopg.Error | DBAPIError) -> str:
-    """What the driver said, also where SQLAlchemy wrapped it."""
-    said = error if isinstance(error, psycopg.Error) else error.orig
-    if isinstance(said, psycopg.OperationalError):
-        return unreachable(said)
-    return (
-        f"The database refuses to be migrated: {_first_line(said)}. "
-        "Give Gyoza a database of its own, and a user that may create tables in it"
-    )
 
 
 def _check_form(url: str) -> None:
@@ -58,30 +72,6 @@ def _check_form(url: str) -> None:
         conninfo_to_dict(url)
     except psycopg.ProgrammingError:
         raise StartUpError(f"The database URL is not one that PostgreSQL understands. {_WHAT_NOW}") from None
-
-
-def _upgrade(url: str) -> str:
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
-    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=pool.NullPool)
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        _refuse_newer(connection, ScriptDirectory.from_config(config))
-        command.upgrade(config, "head")
-        return _current(connection) or ""
-
-
-def _current(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
-
-
-def _refuse_newer(connection: Connection, scripts: ScriptDirectory) -> None:
-    current, known = _current(connection), {script.revision for script in scripts.walk_revisions()}
-    if current is not None and current not in known:
-        raise StartUpError(
-            f"The database is newer than this program (it is at step {current}, this program knows up to "
-            f"{scripts.get_current_head()}): install the Gyoza version that migrated it, or a newer one"
-        )
 
 
 def _check_version(connection: psycopg.Connection) -> None:
