@@ -41,8 +41,8 @@ def script(*events: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_a_run_is_submitted_and_named(little: Any, count: Any, gyoza: Gyoza) -> None:
     result = gyoza("run", "count", "--priority", "7", "--version", "1.0")
-    assert (result.exit_code, result.stdout) == (0, f"{RUN_ID}  PENDING\n")
-    assert result.stderr == f"Follow it: gyoza runs events {RUN_ID} --follow\n"
+    assert (result.exit_code, result.stdout) == (0, f"{RUN_ID}\n")
+    assert result.stderr == f"PENDING. Follow it: gyoza runs events {RUN_ID} --follow\n"
     assert little.asked == {"inputs": {}, "priority": 7, "version": "1.0"}
 
 
@@ -99,6 +99,7 @@ def test_following_shows_the_life_and_prints_the_outputs(little: Any, count: Any
     assert json.loads(result.stdout) == {"n": 3, "text": "é"}
     assert "é" in result.stdout
     assert result.stderr.splitlines() == [
+        f"Run {RUN_ID}",
         "12:00:00  ASSIGNED   w1",
         "12:00:01  STARTED    w1",
         "12:00:02  PROGRESS   50 %",

@@ -85,7 +85,10 @@ def test_a_file_comes_in_as_a_path_and_goes_out_relative_to_the_folder(run: Run,
 def test_an_exception_ends_the_run_as_failed_with_the_op_s_own_traceback(run: Run) -> None:
     ended = run("def work():\n    1 / 0\n", {})
     assert (ended.code, ended.outputs) == (1, None)
-    assert ended.error == {"error_message": "ZeroDivisionError: division by zero", "retryable": True}
+    assert ended.error == {
+        "error_message": "ZeroDivisionError: division by zero (my_op.py:2, in work)",
+        "retryable": True,
+    }
     assert "my_op.py" in ended.stderr and "runner.py" not in ended.stderr
 
 

@@ -62,6 +62,7 @@ def run(
 def watch(client: "GyozaClient", run_id: str, output: Format, out: Path | None = None) -> int:
     """Follow a run to its end, print what it put out; the exit code. Ctrl-C leaves the run alone."""
     try:
+        note(f"Run {run_id}")
         run = follow_run(client, run_id)
     except KeyboardInterrupt:
         note(f"\nRun {run_id} goes on. Follow it: gyoza runs events {run_id} --follow")
@@ -85,5 +86,5 @@ def _print_ending(client: "GyozaClient", run: dict[str, Any], output: Format) ->
 
 
 def _submitted(run: dict[str, Any]) -> None:
-    typer.echo(f"{run['id']}  {run['state']}")
-    note(f"Follow it: gyoza runs events {run['id']} --follow")
+    typer.echo(run["id"])
+    note(f"{run['state']}. Follow it: gyoza runs events {run['id']} --follow")

@@ -1,5 +1,6 @@
 """What is known of files: kept, found, deleted."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -21,11 +22,16 @@ class Upload:
     media_type: str
 
 
-async def keep(database: Database, upload: Upload, now: datetime) -> tuple[File, bool]:
-    """The file, and whether it is new."""
+async def keep(database: Database, upload: Upload, adopt: Callable[[], None], now: datetime) -> tuple[File, bool]:
+    """The file, and whether it is new. `adopt` puts its bytes in place: never while the same bytes are deleted."""
     file = File(new_id(now), upload.sha256, upload.name, upload.media_type, upload.size, now)
-    async with database.connection() as connection:
+
+    async def work(connection: Connection) -> tuple[File, bool]:
+        await files.lock(connection, upload.sha256)
+        adopt()
         return await files.keep(connection, file)
+
+    return await database.transact(work)
 
 
 async def get(database: Database, file_id: str) -> File:
@@ -36,12 +42,13 @@ async def get(database: Database, file_id: str) -> File:
     return found
 
 
-async def delete(database: Database, file_id: str) -> str | None:
-    """The SHA-256 whose bytes are needed no more, if so."""
-    await get(database, file_id)
+async def delete(database: Database, file_id: str, discard: Callable[[str], None]) -> None:
+    """`discard` is called with the SHA-256 of bytes that no file needs any more."""
+    file = await get(database, file_id)
 
-    async def work(connection: Connection) -> tuple[str, bool] | None:
-        return await files.delete(connection, file_id)
+    async def work(connection: Connection) -> None:
+        await files.lock(connection, file.sha256)
+        if await files.delete(connection, file):
+            discard(file.sha256)
 
-    gone = await database.transact(work)
-    return gone[0] if gone and gone[1] else None
+    await database.transact(work)

@@ -10,11 +10,11 @@ from datetime import datetime
 from typing import Any
 
 from gyoza.control.change import Change, change_all
-from gyoza.models.errors import Refusal
+from gyoza.models.errors import LeaseLost, Refusal
 from gyoza.models.lifecycle import OpRunState
 from gyoza.models.reasons import Reason
 from gyoza.models.run import ExecutionSummary
-from gyoza.policy.life import Happening, Life, acknowledge, leased, reported, settle, take_back
+from gyoza.policy.life import Happening, Life, acknowledge, is_live, leased, reported, settle, take_back
 from gyoza.store.database import Connection, Database
 
 
@@ -66,6 +66,8 @@ class _Judgement:
         held = leased(life, report.attempt, report.lease)
         if report.seq <= held.last_report:
             return life
+        if not (report.settled or report.declined or is_live(life, report.attempt)):
+            raise LeaseLost(life.run_id, report.attempt)
         life = acknowledge(life, report.attempt, now)
         for event in report.events:
             life = reported(life, report.attempt, event, now)
@@ -73,10 +75,10 @@ class _Judgement:
             life = take_back(life, report.attempt, Reason.DECLINED, "The worker declined it", now)
         if report.declined or report.settled:
             life = settle(life, report.attempt, now)
-        return _noted(life, report)
+        return _measured(life, report)
 
 
-def _noted(life: Life, report: Report) -> Life:
+def _measured(life: Life, report: Report) -> Life:
     tried = life.tries[report.attempt]
     measured = {
         name: value for name, value in (report.summary or ExecutionSummary()).to_dict().items() if value is not None

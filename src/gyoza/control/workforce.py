@@ -10,7 +10,7 @@ from gyoza.models.reasons import Reason
 from gyoza.models.resources import Free, cpu_to_wire
 from gyoza.models.run import time_to_wire
 from gyoza.policy.liveness import Liveness, Pace, liveness
-from gyoza.store import attempts, bell, workers
+from gyoza.store import attempts, bell, leader, workers
 from gyoza.store.attempts import Held
 from gyoza.store.database import Connection, Database
 from gyoza.store.workers import Worker
@@ -60,6 +60,7 @@ async def drain(database: Database, worker_id: str, now: datetime) -> None:
     """It takes nothing new; what it was handed but has not taken up goes back; what it runs goes on."""
 
     async def work(connection: Connection) -> None:
+        await leader.hold_off(connection)
         await _known(connection, worker_id)
         await workers.set_drain(connection, worker_id, True)
         idle = [each for each in await attempts.held_by(connection, worker_id) if each.is_assigned]
@@ -84,6 +85,7 @@ async def remove(database: Database, worker_id: str, now: datetime) -> None:
     """
 
     async def work(connection: Connection) -> None:
+        await leader.hold_off(connection)
         await _known(connection, worker_id)
         held = await attempts.held_by(connection, worker_id)
         unseen = [each for each in held if each.acknowledged_at is None]

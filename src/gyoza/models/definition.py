@@ -118,8 +118,10 @@ class RetryPolicy:
 
 @dataclass(frozen=True)
 class EventDelivery:
+    """`attributes` is a JSON object: decoded, or as it was received."""
+
     topic: str
-    attributes: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    attributes: Any = field(default_factory=dict[str, Any])
 
     def to_dict(self) -> dict[str, Any]:
         return {"topic": self.topic, "attributes": self.attributes}

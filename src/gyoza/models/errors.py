@@ -193,7 +193,7 @@ class ProjectError(GyozaError):
 
 
 class AttemptError(GyozaError):
-    """An attempt ends FAILED, on the worker's side, for one of the reasons of `lifecycle.Reason`."""
+    """An attempt ends FAILED, on the worker's side, for one of the reasons of `reasons.Reason`."""
 
     def __init__(self, reason: str, detail: str):
         super().__init__(detail)

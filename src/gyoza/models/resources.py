@@ -83,7 +83,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a worker reports to have, or what is still free of it: then `gpus` maps to free VRAM."""
+    """What a worker reports to have."""
 
     cpu_m: int
     ram_mb: int

@@ -23,7 +23,7 @@ def parse(body: bytes) -> Any:
 def read(body: bytes) -> Any:
     """Python values of what is JSON by its syntax, for a `check` of its parts."""
     try:
-        return json.loads(body.decode(), parse_constant=_Constant)
+        return json.loads(body.decode(), parse_constant=_Constant, object_pairs_hook=_object)
     except UnicodeDecodeError as error:
         raise Malformed([Fault("", f"not UTF-8: {error.reason} at byte {error.start}", "not_utf8")]) from error
     except ValueError as error:
@@ -50,6 +50,22 @@ class _Constant(float):
         return super().__new__(cls, text.replace("Infinity", "inf"))
 
 
+class _Repeating(dict[str, Any]):
+    """An object that names a member twice: readers do not agree on which one counts."""
+
+    repeated: str = ""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    names = [name for name, _ in pairs]
+    repeating = _Repeating(found)
+    repeating.repeated = next(name for name in names if names.count(name) > 1)
+    return repeating
+
+
 def _faults(value: Any, at: str, levels: int) -> Iterator[Fault]:
     if isinstance(value, str):
         yield from _text_faults(value, at)
@@ -61,6 +77,8 @@ def _faults(value: Any, at: str, levels: int) -> Iterator[Fault]:
             yield Fault(at, "beyond 64 bits: send it as a string", "integer_out_of_range")
     elif not levels and isinstance(value, dict | list):
         yield _too_deep(at)
+    elif isinstance(value, _Repeating):
+        yield Fault(at, f"the member {json.dumps(value.repeated)} is there twice: say it once", "duplicate_member")
     elif isinstance(value, dict):
         for key, member in cast(dict[str, Any], value).items():
             # Below a key that is no text there is no place that a pointer could name.

@@ -92,9 +92,12 @@ def _print_own_frames(error: Exception) -> None:
 
 
 def _sentence(error: Exception) -> str:
+    """What happened and, where the op did not mean it, in which line of the op."""
     if isinstance(error, Failure):
         return str(error)
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    here = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(str(Path.cwd()))]
+    return f"{said} ({Path(here[-1].filename).name}:{here[-1].lineno}, in {here[-1].name})" if here else said
 
 
 def _describe(entry: str) -> int:

@@ -139,9 +139,14 @@ def leased(life: Life, attempt: int, lease: str) -> Try:
     return held
 
 
+def is_live(life: Life, attempt: int) -> bool:
+    """Whether it is the current attempt, and not over."""
+    return attempt == life.current and not life.state.is_terminal
+
+
 def reported(life: Life, attempt: int, event: Happening, now: datetime) -> Life:
     """What the holder of a lease reports; refused once the attempt is over or no longer the current one."""
-    if attempt != life.current or life.state.is_terminal:
+    if not is_live(life, attempt):
         raise LeaseLost(life.run_id, attempt)
     return and_again(happen(life, event, now), event, now)
 
@@ -178,7 +183,7 @@ def assign(life: Life, to: Assignment, now: datetime) -> Life:
 
 def take_back(life: Life, attempt: int, reason: Reason, msg: str, now: datetime) -> Life:
     """The server ends the current attempt for a reason that is not the op's; a no-op when it is over already."""
-    if attempt != life.current or life.state.is_terminal:
+    if not is_live(life, attempt):
         return life
     event = Happening(EventType.FAILED, msg, {"error_message": msg, "reason": reason.value})
     return and_again(happen(life, event, now, by_server=True), event, now)

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from psycopg_pool import PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from gyoza.models.errors import (
     Conflict,
@@ -73,6 +74,7 @@ def install(app: FastAPI) -> None:
         psycopg.OperationalError: _no_database,
         PoolTimeout: _no_database,
         psycopg.DataError: _unkeepable,
+        ClientDisconnect: _gone,
         Exception: _crashed,
     }
     for kind, handler in handlers.items():
@@ -106,11 +108,16 @@ async def _no_database(request: Request, error: Exception) -> Response:
     return answer
 
 
+async def _gone(request: Request, error: Exception) -> Response:
+    """The client broke off while it sent: nobody is there to read this."""
+    return Response(status_code=400)
+
+
 async def _unkeepable(request: Request, error: Exception) -> Response:
     """What bodies may hold is checked on reading; this is for paths and queries."""
     _log.warning("%s %s holds what cannot be kept: %s", request.method, request.url.path, error)
     return problem_of(
-        Malformed([Fault("", "the address holds a value that cannot be kept, such as NUL", "unkeepable")])
+        Malformed([Fault("", "the request holds a value that cannot be kept, such as NUL", "unkeepable")])
     )
 
 

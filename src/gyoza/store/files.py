@@ -52,14 +52,16 @@ async def get(connection: Connection, file_id: str) -> File | None:
     return None if row is None else _file(row)
 
 
-async def delete(connection: Connection, file_id: str) -> tuple[str, bool] | None:
-    """The SHA-256 of the file that is gone, and whether its bytes are needed no more."""
-    cursor = await connection.execute("DELETE FROM files WHERE id = %s RETURNING sha256", [file_id])
-    row = await cursor.fetchone()
-    if row is None:
-        return None
-    others = await connection.execute("SELECT 1 FROM files WHERE sha256 = %s LIMIT 1", [row[0]])
-    return row[0], await others.fetchone() is None
+async def lock(connection: Connection, sha256: str) -> None:
+    """Until the transaction ends, nobody else keeps or deletes files with these bytes."""
+    await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))", [sha256])
+
+
+async def delete(connection: Connection, file: File) -> bool:
+    """Whether its bytes are needed no more."""
+    await connection.execute("DELETE FROM files WHERE id = %s", [file.id])
+    others = await connection.execute("SELECT 1 FROM files WHERE sha256 = %s LIMIT 1", [file.sha256])
+    return await others.fetchone() is None
 
 
 def _file(row: Sequence[Any]) -> File:

@@ -42,6 +42,11 @@ async def resign(connection: Connection, epoch: int) -> None:
     await connection.execute("UPDATE leader SET expires_at = '-infinity' WHERE epoch = %s", [epoch])
 
 
+async def hold_off(connection: Connection) -> None:
+    """First statement of a change that placing must not overlap: it waits for the round that is under way."""
+    await connection.execute("SELECT 1 FROM leader FOR UPDATE")
+
+
 async def check(connection: Connection, epoch: int) -> None:
     """First statement of a leader's transaction: nobody takes over before it ends; raises Deposed if somebody has."""
     cursor = await connection.execute(

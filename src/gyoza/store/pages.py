@@ -132,4 +132,4 @@ def _delivery(raw: msgspec.Raw | None) -> EventDelivery | None:
     if raw is None:
         return None
     parts = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-    return EventDelivery(msgspec.json.decode(parts["topic"]), parts["attributes"])  # type: ignore[arg-type]
+    return EventDelivery(msgspec.json.decode(parts["topic"]), parts["attributes"])

@@ -11,6 +11,9 @@ PER_SHAPE = 64
 """How many runs of one shape a round looks at: more would only wait for the same room."""
 
 
+MOST = 2000
+"""How many runs a round looks at in all, the first of every shape before the second of any."""
+
 _ELSEWHERE = [reason.value for reason, rule in RULES.items() if rule.elsewhere]
 
 
@@ -44,8 +47,9 @@ async def window(connection: Connection, now: datetime, per_shape: int = PER_SHA
             ORDER BY q.queue_at, q.id LIMIT %(per_shape)s
         ) r
         WHERE s.shape IS NOT NULL
+        ORDER BY row_number() OVER (PARTITION BY s.shape ORDER BY r.queue_at, r.id), r.queue_at, r.id LIMIT %(most)s
         """,
-        {"now": now, "per_shape": per_shape, "elsewhere": _ELSEWHERE},
+        {"now": now, "per_shape": per_shape, "most": MOST, "elsewhere": _ELSEWHERE},
     )
     return [
         Waiting(run_id, attempt, queue_at, Constraints(cpu_m, ram_mb, vram_mb), frozenset(engines), frozenset(avoid))

@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 
 from gyoza.models.definition import EventDelivery, Timeouts
-from gyoza.models.lifecycle import OpRunState
 from gyoza.models.resources import Constraints
 from gyoza.models.run import time_to_wire
 from gyoza.policy.life import Life, Try
@@ -160,7 +159,7 @@ def _life(row: Sequence[Any], tries: Mapping[int, Try]) -> Life:
 def _run_row(life: Life) -> dict[str, Any]:
     return {
         "id": life.run_id,
-        "state": OpRunState(life.state),
+        "state": life.state,
         "current_attempt": life.current,
         "queue_at": time_to_wire(life.queue_at),
         "user_failures": life.budgets.user_failures,

@@ -20,7 +20,7 @@ from gyoza.worker.engines.cleanup import to_the_end
 from gyoza.worker.identity import Identity
 from gyoza.worker.patience import patiently
 from gyoza.worker.reports import Reports, Telling
-from gyoza.worker.work import LEAVING_GRACE_S, Assignment, Place, Work
+from gyoza.worker.work import LEAVING_GRACE_S, Assignment, Place, Unreadable, Work
 
 CLAIM_WAIT_S = 20.0
 MOST_AT_ONCE = 100
@@ -66,16 +66,18 @@ class Agent:
         await patiently(lambda: self._client.register_worker(self._identity.name, said))
 
     async def run(self) -> None:
-        loops = [asyncio.create_task(loop) for loop in (self._beats(), self._claims(), self._reports.run())]
+        asking = [asyncio.create_task(loop) for loop in (self._beats(), self._claims())]
+        telling = asyncio.create_task(self._reports.run())
         left = asyncio.create_task(self._left())
         try:
-            await asyncio.wait([*loops, left], return_when=asyncio.FIRST_COMPLETED)
-            for task in (*loops, left):
+            await asyncio.wait([*asking, telling, left], return_when=asyncio.FIRST_COMPLETED)
+            for task in (*asking, telling, left):
                 if task.done():
                     task.result()
+            await _ended(asking)
             await self._say_goodbye()
         finally:
-            await to_the_end(_ended([left, *(task.running for task in self._tasks.values()), *loops]))
+            await to_the_end(_ended([left, *(task.running for task in self._tasks.values()), *asking, telling]))
 
     def leave(self) -> None:
         """Take nothing new; `run` ends once what runs has ended."""
@@ -100,6 +102,9 @@ class Agent:
             await asyncio.wait([task.running for task in self._tasks.values()], timeout=_LOOK_S)
 
     async def _say_goodbye(self) -> None:
+        """Not while something runs still: that is this worker's until its lease runs out."""
+        if self._tasks:
+            return
         try:
             async with asyncio.timeout(_LAST_WORDS_S):
                 await self._client.remove_worker(self._identity.name)
@@ -140,8 +145,7 @@ class Agent:
         await self.registered.wait()
         while True:
             answer = await self._asked(self._claim)
-            fresh = [Assignment.from_json(raw) for raw in answer["assignments"]]
-            took = [self._take(assignment) for assignment in fresh]
+            took = [self._take(raw) for raw in answer["assignments"]]
             stopped = self._stop(msgspec.json.decode(answer["stop"]))
             if not any(took) and not stopped:
                 await asyncio.sleep(_LOOK_S)
@@ -158,7 +162,13 @@ class Agent:
         assignments = msgspec.json.decode(slices["assignments"], type=list[msgspec.Raw])
         return {"assignments": assignments, "stop": slices["stop"]}
 
-    def _take(self, assignment: Assignment) -> bool:
+    def _take(self, raw: msgspec.Raw) -> bool:
+        """Whether there is something new to do."""
+        try:
+            assignment = Assignment.from_json(raw)
+        except Unreadable as error:
+            Telling(self._reports, error.lease).tell(_unreadable(error), settled=True)
+            return False
         name = (assignment.lease.run_id, assignment.lease.attempt)
         if name in self._tasks:
             return False
@@ -194,6 +204,12 @@ class Agent:
 
     def _named(self, names: Iterable[Name]) -> list[dict[str, Any]]:
         return [{"run_id": run_id, "attempt": number} for run_id, number in names]
+
+
+def _unreadable(error: Unreadable) -> dict[str, Any]:
+    """One assignment that cannot be read costs that attempt, never the worker."""
+    message = f"This worker cannot read the assignment ({error}): bring it to the server's version"
+    return {"type": "FAILED", "msg": message, "payload": {"error_message": message, "reason": "start_failed"}}
 
 
 async def _declined(work: Work) -> None:

@@ -59,7 +59,8 @@ async def _worked(work: Work) -> Event:
         for step in STEPS:
             await stack.enter_async_context(step(work))
         await _run_out(work)
-        return await _came_to(work)
+        work.outcome = await _came_to(work)
+    return work.outcome
 
 
 async def _run_out(work: Work) -> None:
@@ -110,7 +111,13 @@ def _told_of(work: Work, worked: asyncio.Task[Event]) -> list[Event]:
     try:
         return [worked.result()]
     except asyncio.CancelledError:
-        return [_failed(work, work.stop_reason, "The worker was stopped first")] if work.stop_reason else []
+        if work.outcome is not None:
+            return [work.outcome]
+        return (
+            [_failed(work, work.stop_reason, "The worker was stopped before the run had ended")]
+            if work.stop_reason
+            else []
+        )
     except NotOurs:
         return []
     except AttemptError as error:

@@ -35,8 +35,10 @@ async def work(settings: WorkerSettings, say: Say) -> None:
     """Until a signal: the first lets runs go on for `drain_s`, the second stops them at once."""
     make_folder(settings.folder)
     identity = Identity.of(settings.name, settings.folder)
+    cluster = await _answers(settings.server_url, say)
+    # Only now: a server that starts on this host has written its key by the time it answers.
     async with AsyncGyozaClient(settings.server_url) as client:
-        cluster = await _cluster(client)
+        await _check_key(client)
         engine, why = await choose_engine(settings, Owner(cluster, identity.host_id, identity.name))
         try:
             place = Place(identity.name, settings.folder, engine, client)
@@ -65,26 +67,32 @@ async def choose_engine(settings: WorkerSettings, owner: Owner) -> tuple[Engine,
     return process, f"(in plain processes: {trouble})"
 
 
-async def _cluster(client: AsyncGyozaClient) -> str:
-    """The cluster's id; StartUpError when no server answers in time, or it does not know the key."""
+async def _answers(server_url: str | None, say: Say) -> str:
+    """The cluster's id, once the server answers; StartUpError when it does not in time."""
     loop = asyncio.get_running_loop()
-    until = loop.time() + FIRST_CONTACT_S
-    while True:
-        try:
-            cluster_id = (await client.send(get("/health")))["cluster_id"]
-            await client.list_workers()
-            return cluster_id
-        except GyozaUnreachable as error:
-            if loop.time() > until:
-                raise StartUpError(str(error)) from error
-        except Unauthorized as error:
-            raise StartUpError(
-                f"The Gyoza server at {client.address.url} lets workers in by its API key alone: set GYOZA_API_KEY "
-                f"to what is in the file {API_KEY_FILE} of that server's data folder"
-            ) from error
-        except ResponseError as error:
-            raise StartUpError(str(error)) from error
-        await asyncio.sleep(_PAUSE_S)
+    until, waits = loop.time() + FIRST_CONTACT_S, False
+    async with AsyncGyozaClient(server_url) as client:
+        while True:
+            try:
+                return (await client.send(get("/health")))["cluster_id"]
+            except GyozaUnreachable as error:
+                if loop.time() > until:
+                    raise StartUpError(str(error)) from error
+            if not waits:
+                say(f"Waiting for the server at {client.address.url}")
+            waits = True
+            await asyncio.sleep(_PAUSE_S)
+
+
+async def _check_key(client: AsyncGyozaClient) -> None:
+    try:
+        await client.list_workers()
+    except Unauthorized as error:
+        what = "is not the one of" if client.address.api_key else "is missing for"
+        raise StartUpError(
+            f"The API key {what} the server at {client.address.url}: set GYOZA_API_KEY to what is in the file "
+            f"{API_KEY_FILE} of that server's data folder"
+        ) from error
 
 
 async def _succeed(agent: Agent, attempts: Path, engine: Engine) -> None:

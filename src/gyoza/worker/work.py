@@ -21,6 +21,14 @@ LEAVING_GRACE_S = 2.0
 """The most that a program is given to end when the worker itself leaves and stops it."""
 
 
+class Unreadable(Exception):
+    """An assignment that this worker cannot read; `lease` is the part of it that it can."""
+
+    def __init__(self, lease: Lease, detail: str):
+        super().__init__(detail)
+        self.lease = lease
+
+
 class NotOurs(Exception):
     """The server says that this attempt is not, or no longer, this worker's."""
 
@@ -42,10 +50,19 @@ class Assignment:
 
     @classmethod
     def from_json(cls, raw: msgspec.Raw) -> "Assignment":
-        data: dict[str, Any] = msgspec.json.decode(raw)
+        """Raises Unreadable for what this version of the worker does not understand."""
         slices = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+        lease = Lease(*(msgspec.json.decode(slices[name]) for name in ("run_id", "attempt", "lease_token")))
+        try:
+            return cls._of(lease, slices)
+        except (msgspec.MsgspecError, LookupError, TypeError, ValueError) as error:
+            raise Unreadable(lease, str(error)) from error
+
+    @classmethod
+    def _of(cls, lease: Lease, slices: Mapping[str, msgspec.Raw]) -> "Assignment":
+        data: dict[str, Any] = {name: msgspec.json.decode(slices[name]) for name in slices if name != "inputs"}
         return cls(
-            lease=Lease(data["run_id"], data["attempt"], data["lease_token"]),
+            lease=lease,
             image=data["image"],
             bundle=Bundle.from_dict(data["bundle"]) if data["bundle"] else None,
             inputs=msgspec.json.decode(slices["inputs"], type=dict[str, msgspec.Raw]),
@@ -75,7 +92,7 @@ class Place:
 @dataclass
 class Work:
     """Filled in on the way: `io_dir` by the step workspace, `job` and `ready` by image, `running` by program; `end`
-    once the program has ended.
+    once the program has ended, `outcome` (the event to tell) once it is known what it came to.
     """
 
     assignment: Assignment
@@ -86,6 +103,7 @@ class Work:
     ready: Ready | None = None
     running: Running | None = None
     end: Exit | None = None
+    outcome: dict[str, Any] | None = None
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     stop_reason: str | None = None
     """Why this worker stops it itself: `drained`. None when it is the server that wants it stopped."""

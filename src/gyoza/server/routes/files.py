@@ -20,10 +20,10 @@ _BYTES: dict[str, Any] = {"content": {"*/*": {"schema": {"type": "string", "form
 async def upload(request: Request, name: Annotated[str, Query(min_length=1, max_length=255)] = "file") -> Response:
     """Keep the body as a file; 200 where the same bytes are kept under this name already."""
     server = context(request)
-    stored = await server.files.put(request.stream())
     media_type = request.headers.get("content-type", "application/octet-stream")
-    found = files.Upload(stored.sha256, stored.size, name, media_type[:255])
-    kept, is_new = await files.keep(server.database, found, server.now())
+    async with server.files.received(request.stream()) as arrived:
+        found = files.Upload(arrived.sha256, arrived.size, name, media_type[:255])
+        kept, is_new = await files.keep(server.database, found, arrived.adopt, server.now())
     return Answer(kept.to_dict(), 201 if is_new else 200)
 
 
@@ -43,7 +43,5 @@ async def download(request: Request, file_id: str) -> Response:
 async def delete(request: Request, file_id: str) -> Response:
     """Forget the file; its bytes go with the last file that has them."""
     server = context(request)
-    unneeded = await files.delete(server.database, file_id)
-    if unneeded:
-        server.files.delete(unneeded)
+    await files.delete(server.database, file_id, server.files.discard)
     return Response(status_code=204)

@@ -20,7 +20,6 @@ router = Routes("runs")
 
 EventNumber = Annotated[int, Query(ge=-1, le=2**31 - 1)]
 AttemptNumber = Annotated[int | None, Query(ge=1, le=2**31 - 1)]
-Created = Annotated[int | None, Query()]
 
 
 @router.hot("POST", "/runs", body=CreateRun, answer=RunOut, statuses=(201, 413, 422))
@@ -141,7 +140,7 @@ async def _shown(request: Request, run_id: str) -> Response:
 def _delivery(wanted: CreateRun, raw: dict[str, Any]) -> EventDelivery | None:
     if wanted.event_delivery is None:
         return None
-    return EventDelivery(wanted.event_delivery.topic, members(raw["event_delivery"]).get("attributes", {}))  # type: ignore[arg-type]
+    return EventDelivery(wanted.event_delivery.topic, members(raw["event_delivery"]).get("attributes") or {})
 
 
 def _state(state: str | None, status: str | None) -> OpRunState | None:
