@@ -9,7 +9,7 @@ from .actors import in_state, pointers, refused, submit, told
 
 ODD = (
     '{"z":1,"a":{"z":1E+5,"a":[1.00000000000000000000000000001,-0.0,1.0,1e-7,0.1]},'
-    '"big":9223372036854775807,"small":-9223372036854775808,"dup":1.10,"text":"\\ud83d\\ude00 \u00e9 \\u00e9 \\/ \\t",'
+    '"big":9223372036854775807,"small":-9223372036854775808,"ten":1.10,"text":"\\ud83d\\ude00 \u00e9 \\u00e9 \\/ \\t",'
     '"deep":{"":[],"~/":null,"b":true,"largest":1.7976931348623157e308}}'
 )
 """An object that a reader and a writer of JSON would not give back as it is."""
@@ -196,3 +196,16 @@ async def test_a_body_that_is_no_object_is_refused(api: httpx.AsyncClient, conte
 async def test_the_name_of_the_content_type_does_not_matter(api: httpx.AsyncClient):
     for name in ("application/json; charset=utf-8", "text/plain", "application/x-www-form-urlencoded"):
         told(await api.post("/runs", content=b'{"image": "a"}', headers={"content-type": name}), 201)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "where"),
+    [
+        ('{"a": {"b": 1e999, "b": 1}}', "/inputs/a"),
+        ('{"a": [1, {"b": 1, "c": 2, "b": 1}]}', "/inputs/a/1"),
+        ('{"a": 1, "a": "\\u0000"}', "/inputs"),
+    ],
+)
+async def test_a_member_that_is_there_twice_is_refused_by_its_place(api: httpx.AsyncClient, inputs: str, where: str):
+    answer = await api.post("/runs", **sent(f'{{"image": "a", "inputs": {inputs}}}'))
+    assert [(each["pointer"], each["code"]) for each in refused(answer, 422)["errors"]] == [(where, "duplicate_member")]

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from gyoza.control import workforce
 from gyoza.models.lifecycle import EventType as E
 from gyoza.models.run import ExecutionSummary
 from gyoza.policy.life import Happening
@@ -156,3 +157,14 @@ async def test_what_is_settled_before_it_is_over_is_not_settled(cluster: Cluster
 
 async def test_no_reports_are_no_results(cluster: Cluster):
     assert await cluster.tell_all() == []
+
+
+async def test_a_take_up_that_comes_too_late_is_refused(cluster: Cluster):
+    """Else the worker would start what was cancelled, or what runs elsewhere by now."""
+    cancelled, moved_on = await cluster.assigned(), await cluster.assigned()
+    await cluster.cancel(cancelled.run_id)
+    await workforce.drain(cluster.database, "w1", cluster.now)
+    results = await cluster.tell_all(said(cancelled, 1), said(moved_on, 1))
+    assert [(result.ok, result.code) for result in results] == [(False, "lease_lost")] * 2
+    settled = await cluster.tell_all(said(cancelled, 2, settled=True), said(moved_on, 2, settled=True))
+    assert all(result.ok for result in settled)

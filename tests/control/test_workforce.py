@@ -1,11 +1,15 @@
 """Looking after workers: shown, drained, resumed, removed."""
 
+import asyncio
+from typing import Any
+
 import pytest
 
 from gyoza.control import workforce
 from gyoza.control.workforce import Staff
 from gyoza.models.errors import WorkerNotFound
 from gyoza.models.resources import Gpu, Resources
+from gyoza.store import leader
 
 from .stage import Cluster
 
@@ -107,3 +111,16 @@ async def test_an_unknown_worker_is_not_found(cluster: Cluster, verb: str):
     }
     with pytest.raises(WorkerNotFound, match="Worker 'nobody' not found"):
         await asked[verb]()
+
+
+@pytest.mark.parametrize("change", [workforce.drain, workforce.remove])
+async def test_a_worker_goes_only_between_two_rounds_of_placing(cluster: Cluster, change: Any):
+    """Else a round that has seen its room already would still hand it a run."""
+    await cluster.beat()
+    async with cluster.database.connection() as connection:
+        async with connection.transaction():
+            await leader.check(connection, cluster.epoch)
+            going = asyncio.create_task(change(cluster.database, "w1", cluster.now))
+            await asyncio.wait([going], timeout=0.2)
+            assert not going.done()
+        await asyncio.wait_for(going, 5)

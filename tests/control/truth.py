@@ -145,7 +145,7 @@ class Truth:
         """The code of the refusal, if it must be refused."""
         if seq <= hold.seq:
             return None
-        if event and not hold.is_live:
+        if not hold.is_live and (event or not settled):
             return "lease_lost"
         kind, _, reason = (event or "").partition(" ")
         if kind and hold.run.state not in ALLOWED[kind]:

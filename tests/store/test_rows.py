@@ -38,9 +38,8 @@ async def test_bytes_are_needed_while_any_file_has_them(undone: Connection):
     first, second = file(), file("b.txt")
     await files.keep(undone, first)
     await files.keep(undone, second)
-    assert await files.delete(undone, first.id) == ("aa", False)
-    assert await files.delete(undone, second.id) == ("aa", True)
-    assert await files.delete(undone, second.id) is None
+    assert not await files.delete(undone, first)
+    assert await files.delete(undone, second)
     assert await files.get(undone, first.id) is None
 
 
@@ -105,3 +104,12 @@ async def test_many_runs_are_made_in_one(undone: Connection):
 async def test_unknown_runs_are_not_locked(undone: Connection):
     assert await runs.lock(undone, []) == {}
     assert await runs.lock(undone, [new_id(NOW)]) == {}
+
+
+async def test_the_window_is_bounded_and_shows_the_first_of_every_shape_before_the_second_of_any(
+    undone: Connection, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(queue, "MOST", 4)
+    many = [await waits(undone, minutes, 1) for minutes in range(3)]
+    late = [await waits(undone, 60 + cpu, cpu) for cpu in (2, 3)]
+    assert [each.run_id for each in await queue.window(undone, NOW)] == [many[0], *late, many[1]]

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
 from gyoza.client.errors import Conflict, Unauthorized
@@ -15,6 +16,7 @@ from gyoza.policy.liveness import Pace
 from gyoza.server.process import one_process
 from gyoza.server.settings import Settings
 from gyoza.worker import work
+from gyoza.worker.reports import Lease
 
 from .cluster import KEY, Cluster, Line, working
 
@@ -383,3 +385,41 @@ async def test_what_never_reached_a_worker_that_left_costs_nothing(cluster: Clus
     await ended(cluster.running)
     assert await cluster.attempts(run_id) == [("FAILED", "released"), ("PENDING", None)]
     assert (await cluster.user.get_run(run_id))["infra_losses"] == 0
+
+
+async def test_an_assignment_that_cannot_be_read_costs_its_attempt_and_not_the_worker(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from a server of another version."""
+    real = work.Assignment._of
+
+    def puzzled(lease: Lease, slices: dict[str, msgspec.Raw]) -> work.Assignment:
+        if b"77" in bytes(slices["timeouts"]):
+            raise KeyError("a member of tomorrow")
+        return real(lease, slices)
+
+    monkeypatch.setattr(work.Assignment, "_of", staticmethod(puzzled))
+    run = await cluster.run(timeouts={"run_s": 77})
+    assert (run["state"], run["reason"], run["infra_losses"]) == ("FAILED", "start_failed", 5)
+    assert "cannot read the assignment" in run["execution_summary"]["error_message"]
+    assert (await cluster.run())["state"] == "COMPLETED"
+
+
+async def test_no_goodbye_is_said_while_something_runs(
+    cluster: Cluster, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would go to another worker while it still runs here."""
+    monkeypatch.setattr("gyoza.worker.agent.LEAVING_GRACE_S", -10.0)
+    run_id = await cluster.submit(STUBBORN)
+    await ready(cluster, run_id)
+    cluster.agent.leave()
+    cluster.agent.stop_all()
+    await asyncio.wait_for(ended(cluster.running), 10)
+    assert not [path for method, path, _ in line.asked if method == "DELETE"]
+
+
+async def test_nothing_is_said_after_goodbye(cluster: Cluster, line: Line) -> None:
+    """A heartbeat would register the worker anew, for nobody."""
+    await cluster.run()
+    await cluster.leave()
+    assert [method for method, _, _ in line.asked][-1] == "DELETE"

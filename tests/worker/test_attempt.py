@@ -325,3 +325,18 @@ async def test_a_folder_that_cannot_be_removed_costs_no_outputs(
     run = await pipeline.run("echo '{\"x\": 1}' > $GYOZA_IO_DIR/outputs.json")
     assert (run["state"], run["outputs"]) == ("COMPLETED", {"x": 1})
     assert "could not be removed" in caplog.text
+
+
+async def test_what_the_op_came_to_counts_though_its_worker_is_stopped_while_it_cleans_up(
+    pipeline: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asynccontextmanager
+    async def stopped_on_the_way_out(work: Work) -> AsyncGenerator[None]:
+        yield
+        work.stop("drained")
+        await asyncio.sleep(5)
+
+    put_in(monkeypatch, 2, stopped_on_the_way_out)
+    run = await pipeline.run("echo '{\"x\": 1}' > $GYOZA_IO_DIR/outputs.json")
+    assert await pipeline.attempts(run["id"]) == [("COMPLETED", None)]
+    assert run["outputs"] == {"x": 1}
