@@ -14,7 +14,7 @@ Hire = Callable[..., Worker]
 
 @pytest.fixture
 def pace() -> Pace:
-    return Pace(heartbeat_s=0.5, lease_s=1.5)
+    return Pace(heartbeat_s=0.5, lease_s=3)
 
 
 async def ended(api: httpx.AsyncClient, run: Json, attempt: int = 1) -> Json | None:

@@ -11,7 +11,7 @@ from gyoza.store.bell import Bell
 
 from .stage import STARTED, Cluster
 
-PROMPTLY_S = 3
+PROMPTLY_S = 4
 """Far less than a claim would wait by itself."""
 
 

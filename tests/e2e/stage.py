@@ -103,14 +103,18 @@ class Command:
                 return False
         return True
 
-    def refuses(self, *words: str, code: int = 1, within_s: float = PATIENCE_S) -> str:
-        """It ends with `code` and one line of at most 400 characters that holds all these words; the line."""
+    def refuses(self, *words: str, code: int = 1, after: str | None = None, within_s: float = PATIENCE_S) -> str:
+        """It ends with `code` and one line of at most 400 characters that holds all these words; the line.
+
+        `after` is what it said before that, if anything.
+        """
         assert self.ends(within_s) == code, self.said
-        lines = self.said.strip().splitlines()
-        assert len(lines) == 1 and len(lines[0]) <= 400 and "Traceback" not in lines[0], self.said
-        missing = [word for word in words if word not in lines[0]]
-        assert not missing, f"{missing} not in: {lines[0]}"
-        return lines[0]
+        *before, line = self.said.strip().splitlines()
+        assert before == ([] if after is None else [after]), self.said
+        assert len(line) <= 400 and "Traceback" not in line, self.said
+        missing = [word for word in words if word not in line]
+        assert not missing, f"{missing} not in: {line}"
+        return line
 
 
 class Stage:

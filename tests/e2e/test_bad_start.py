@@ -103,7 +103,8 @@ def test_a_worker_waits_a_while_for_its_server_and_then_says_which_one_it_missed
     beside.python = (sys.executable, "-c", IMPATIENT)
     try:
         worker = beside.run(*WORKER, "--server-url", url)
-        worker.refuses(f"No Gyoza server answers at {url}", "--server-url")
+        waiting = f"Waiting for the server at {url}"
+        worker.refuses(f"No Gyoza server answers at {url}", "--server-url", after=waiting)
     finally:
         beside.python = (sys.executable, "-m", "gyoza.cli")
 

@@ -116,7 +116,7 @@ async def test_a_key_that_is_not_known_any_more_ends_the_worker(cluster: Cluster
 
 async def test_an_idle_worker_leaves_at_once_and_is_forgotten(cluster: Cluster) -> None:
     cluster.agent.leave()
-    await asyncio.wait_for(ended(cluster.running), 2)
+    await asyncio.wait_for(ended(cluster.running), 8)
     assert await cluster.user.list_workers() == []
 
 
@@ -170,7 +170,7 @@ async def test_a_worker_that_leaves_has_little_patience(
     cluster.agent.leave()
     cluster.agent.stop_all()
     cluster.agent.stop_all()
-    await asyncio.wait_for(ended(cluster.running), 3)
+    await asyncio.wait_for(ended(cluster.running), 10)
     assert (await user.get_attempts(run_id))[0]["execution_summary"]["signal"] == 9
 
 
@@ -183,7 +183,7 @@ async def test_what_the_server_stopped_with_long_patience_does_not_hold_a_leavin
     await cluster.user.cancel_run(run_id)
     cluster.agent.leave()
     cluster.agent.stop_all()
-    await asyncio.wait_for(ended(cluster.running), 5)
+    await asyncio.wait_for(ended(cluster.running), 15)
     assert cluster.leftovers == []
 
 

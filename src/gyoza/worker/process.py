@@ -78,6 +78,8 @@ async def _answers(server_url: str | None, say: Say) -> str:
             except GyozaUnreachable as error:
                 if loop.time() > until:
                     raise StartUpError(str(error)) from error
+            except ResponseError as error:
+                raise StartUpError(str(error)) from error
             if not waits:
                 say(f"Waiting for the server at {client.address.url}")
             waits = True
