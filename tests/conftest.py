@@ -1,6 +1,7 @@
 """What every test may use: a real PostgreSQL, a fresh database in it, a server over that."""
 
 import itertools
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from gyoza.server.settings import Settings
 from gyoza.store.database import Database
 from gyoza.store.embedded import embedded_database
 from gyoza.store.schema import migrate
+
+# A shell that starts this in the background ignores SIGINT, and children inherit that: tests of Ctrl-C need it back.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 API_KEY = "a-key-for-tests"
 _count = itertools.count(1)
