@@ -12,12 +12,12 @@ from pydantic.json_schema import models_json_schema
 
 import gyoza.server.problems
 from gyoza.control import cluster
+from gyoza.server.answers import Problem
 from gyoza.server.auth import Authentication
 from gyoza.server.context import Context, Routes
 from gyoza.server.filestore import FileStore
 from gyoza.server.loops import lead
 from gyoza.server.routes import definitions, files, health, runs, workers
-from gyoza.server.schemas import Problem
 from gyoza.server.settings import Settings
 from gyoza.store.bell import Bell
 from gyoza.store.database import Database

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from gyoza.policy.liveness import Pace
+from gyoza.server.answers import Problem
 from gyoza.server.filestore import FileStore
-from gyoza.server.schemas import Problem
 from gyoza.store.bell import Bell
 from gyoza.store.database import Database
 

@@ -7,8 +7,9 @@ from fastapi import Query, Request, Response
 from gyoza.control import deploy, submit
 from gyoza.models.definition import OpDefinition
 from gyoza.models.strictjson import parse
+from gyoza.server.answers import DefinitionOut, RunOut
 from gyoza.server.context import Routes, context, problems
-from gyoza.server.schemas import CreateRunOfDefinition, DefinitionOut, Deploy, RunOut
+from gyoza.server.schemas import CreateRunOfDefinition, Deploy
 from gyoza.server.wire import JSON_LIMIT, Answer, checked, limited, members, read_body
 
 router = Routes("definitions")

@@ -7,8 +7,8 @@ from fastapi.responses import FileResponse
 
 from gyoza.control import files
 from gyoza.models.errors import FileMissing
+from gyoza.server.answers import FileOut
 from gyoza.server.context import Routes, context, problems
-from gyoza.server.schemas import FileOut
 from gyoza.server.wire import Answer
 
 router = Routes("files")

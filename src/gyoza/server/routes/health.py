@@ -2,9 +2,9 @@
 
 from fastapi import Request, Response
 
+from gyoza.server.answers import Problem
 from gyoza.server.context import Routes, context
 from gyoza.server.problems import problem
-from gyoza.server.schemas import Problem
 from gyoza.server.wire import Answer
 
 router = Routes("health")

@@ -12,8 +12,9 @@ from gyoza.models.errors import InvalidQuery
 from gyoza.models.lifecycle import OpRunState
 from gyoza.models.resources import Constraints
 from gyoza.models.strictjson import parse
+from gyoza.server.answers import AttemptOut, EventsOut, RunOut, RunsOut
 from gyoza.server.context import Routes, context, problems
-from gyoza.server.schemas import AttemptOut, CreateRun, EventBody, EventsOut, RunOut, RunsOut, UpdateRun
+from gyoza.server.schemas import CreateRun, EventBody, UpdateRun
 from gyoza.server.wire import JSON_LIMIT, Answer, checked, happening, limited, members, read_body
 
 router = Routes("runs")

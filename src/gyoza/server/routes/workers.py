@@ -11,18 +11,9 @@ from gyoza.models.errors import Malformed
 from gyoza.models.resources import Resources
 from gyoza.models.run import ExecutionSummary
 from gyoza.models.strictjson import NESTING, check, parse, read
+from gyoza.server.answers import ClaimedOut, HeardOut, ResultsOut, WorkerOut
 from gyoza.server.context import Routes, context, problems
-from gyoza.server.schemas import (
-    AttemptName,
-    ClaimBody,
-    ClaimedOut,
-    HeardOut,
-    Heartbeat,
-    ReportBody,
-    ReportsBody,
-    ResultsOut,
-    WorkerOut,
-)
+from gyoza.server.schemas import AttemptName, ClaimBody, Heartbeat, ReportBody, ReportsBody
 from gyoza.server.wire import Answer, checked, happening, members, read_body
 
 router = Routes("workers")
