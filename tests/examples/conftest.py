@@ -38,7 +38,8 @@ class Unpacked:
 def unpack(name: str, into: Path) -> Unpacked:
     packed = pack(read_project(EXAMPLES / name), into / "packed")
     with tarfile.open(packed.path) as archive:
-        archive.extractall(into / "bundle", filter="data")
+        how: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # since Python 3.11.4
+        archive.extractall(into / "bundle", **how)
     if (into / "bundle" / "requirements.lock").exists():
         venv.create(into / "bundle" / "env", with_pip=False)
         into_env = ["--python", str(into / "bundle" / "env" / "bin" / "python")]
