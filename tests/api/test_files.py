@@ -1,11 +1,13 @@
 """Files: kept once, given back whole or in ranges, and never lost to somebody else's deletion."""
 
+import asyncio
 from pathlib import Path
 
 import httpx
 
 from gyoza.control import files
 from gyoza.server.context import Context
+from gyoza.store import files as store
 
 from .actors import told
 
@@ -67,3 +69,20 @@ async def test_an_upload_that_breaks_off_leaves_nothing(server: Context, tmp_pat
             raise AssertionError("half a file has arrived")
     except ConnectionResetError:
         assert [path for path in (tmp_path / "data" / "files").rglob("*") if path.is_file()] == []
+
+
+async def test_the_same_bytes_are_not_kept_and_deleted_at_once(server: Context):
+    async def stream():
+        yield b"busy"
+
+    async with server.files.received(stream()) as arrived:
+        upload = files.Upload(arrived.sha256, arrived.size, "one", "text/plain")
+        file, _ = await files.keep(server.database, upload, arrived.adopt, server.now())
+    async with server.database.connection() as connection:
+        async with connection.transaction():
+            await store.lock(connection, file.sha256)
+            deleting = asyncio.create_task(files.delete(server.database, file.id, server.files.discard))
+            keeping = asyncio.create_task(files.keep(server.database, upload, arrived.adopt, server.now()))
+            await asyncio.wait([deleting, keeping], timeout=0.3)
+            assert not deleting.done() and not keeping.done()
+        await asyncio.wait_for(asyncio.gather(deleting, keeping), 10)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,7 @@ from gyoza.control.change import Change, change_all
 from gyoza.models.errors import Superseded, WorkerNameTaken
 from gyoza.models.reasons import Reason
 from gyoza.policy.life import Life, acknowledge, settle, take_back
-from gyoza.policy.liveness import Pace
+from gyoza.policy.liveness import Liveness, Pace, liveness
 from gyoza.store import attempts, bell, workers
 from gyoza.store.attempts import Held
 from gyoza.store.database import Connection, Database
@@ -115,7 +115,7 @@ def _former(known: Worker, said: Registration, pace: Pace, now: datetime) -> Seq
         raise Superseded(said.worker_id)
     if known.registration.instance == said.instance:
         return known.former
-    lives = known.evicted_at is None and now - known.seen_at <= timedelta(seconds=pace.lease_s)
+    lives = known.evicted_at is None and liveness(known.seen_at, now, pace) is not Liveness.LOST
     if lives and known.registration.host_id != said.host_id:
         raise WorkerNameTaken(said.worker_id)
     return (*known.former, known.registration.instance)[-REMEMBERED:]

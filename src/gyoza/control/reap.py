@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from gyoza.control.change import Change, change_all
 from gyoza.models.reasons import Reason
 from gyoza.policy.life import Life, take_back
-from gyoza.policy.liveness import Pace
+from gyoza.policy.liveness import Liveness, Pace, liveness
 from gyoza.store import attempts, bell, leader, workers
 from gyoza.store.attempts import Held
 from gyoza.store.database import Connection, Database
@@ -29,7 +29,7 @@ async def evict(database: Database, epoch: int, worker_id: str, pace: Pace, now:
     async def work(connection: Connection) -> bool:
         await leader.check(connection, epoch)
         worker = await workers.lock(connection, worker_id)
-        if worker is None or worker.evicted_at or now - worker.seen_at <= timedelta(seconds=pace.lease_s):
+        if worker is None or worker.evicted_at or liveness(worker.seen_at, now, pace) is not Liveness.LOST:
             return False
         held = await attempts.held_by(connection, worker_id)
         await let_go(connection, worker_id, held, Reason.WORKER_LOST, f"Worker {worker_id} was lost", now)
