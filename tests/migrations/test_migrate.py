@@ -12,8 +12,11 @@ from gyoza.models.errors import StartUpError
 from gyoza.store import schema
 from gyoza.store.schema import migrate
 
-NEWEST = "0001"
-TABLES = {"cluster", "leader", "revisions", "workers", "runs", "attempts", "events", "files", "alembic_version"}
+NEWEST = "0002"
+TABLES = {
+    *("cluster", "leader", "definitions", "revisions", "workers", "runs", "run_tags", "attempts", "events", "files"),
+    *("outbox", "feed", "logs", "log_chunks", "keys", "idempotency", "alembic_version"),
+}
 
 
 @pytest.fixture

@@ -85,13 +85,13 @@ async def test_the_window_shows_the_first_few_of_every_shape(undone: Connection)
     big = [await waits(undone, minutes, 2) for minutes in (9, 8)]
     plain = await waits(undone, 5, None)
     other = await waits(undone, 5, None, "docker", "process")
-    seen = await queue.window(undone, NOW, per_shape=2)
+    seen = await queue.window(undone, per_shape=2)
     assert {each.run_id for each in seen} == {small[1], small[2], *big, plain, other}
     assert {each.run_id: each.engines for each in seen}[other] == {"docker", "process"}
 
 
 async def test_an_empty_queue_shows_nothing(undone: Connection):
-    assert await queue.window(undone, NOW) == []
+    assert await queue.window(undone) == []
 
 
 async def test_many_runs_are_made_in_one(undone: Connection):
@@ -112,4 +112,4 @@ async def test_the_window_is_bounded_and_shows_the_first_of_every_shape_before_t
     monkeypatch.setattr(queue, "MOST", 4)
     many = [await waits(undone, minutes, 1) for minutes in range(3)]
     late = [await waits(undone, 60 + cpu, cpu) for cpu in (2, 3)]
-    assert [each.run_id for each in await queue.window(undone, NOW)] == [many[0], *late, many[1]]
+    assert [each.run_id for each in await queue.window(undone)] == [many[0], *late, many[1]]

@@ -17,7 +17,7 @@ async def place(database: Database, epoch: int, now: datetime) -> int:
 
     async def work(connection: Connection) -> int:
         await leader.check(connection, epoch)
-        pending = await queue.window(connection, now)
+        pending = await queue.window(connection)
         if not pending:
             return 0
         plan = placement.place(pending, await workers.rooms(connection), now)

@@ -3,6 +3,7 @@
     GyozaError
       Refusal                        a request that is answered no; the server maps these to statuses in one table
         Unauthorized                 401
+        Forbidden                    403
         NotFound                     404  RunNotFound DefinitionNotFound AttemptNotFound WorkerNotFound FileMissing
         Conflict                     409  AttemptIsLeased LeaseLost StaleAttempt WorkerNameTaken Superseded
                                           NotRegistered
@@ -35,6 +36,10 @@ class Refusal(GyozaError):
 
 class Unauthorized(Refusal):
     code = "unauthorized"
+
+
+class Forbidden(Refusal):
+    code = "forbidden"
 
 
 class NotFound(Refusal):

@@ -199,6 +199,15 @@ class FileOut(Out):
     media_type: str
 
 
+class HealthOut(Out):
+    status: Literal["ok"]
+    cluster_id: str
+
+
+class ReadyOut(Out):
+    status: Literal["ready"]
+
+
 class FaultOut(Out):
     pointer: str
     detail: str

@@ -14,7 +14,7 @@ import gyoza.server.problems
 from gyoza.control import cluster
 from gyoza.server.answers import Problem
 from gyoza.server.auth import Authentication
-from gyoza.server.context import Context, Routes
+from gyoza.server.context import Context, Routes, security
 from gyoza.server.filestore import FileStore
 from gyoza.server.loops import lead
 from gyoza.server.routes import definitions, files, health, runs, workers
@@ -67,7 +67,6 @@ def openapi(app: FastAPI) -> dict[str, Any]:
         document = get_openapi(title=_TITLE, version=_VERSION, routes=app.routes)
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         document["components"]["securitySchemes"] = _SECURITY
-        document["security"] = [{name: []} for name in _SECURITY]
         _as_problems(document["paths"])
         for router in ROUTERS:
             _describe(router, document["paths"], schemas)
@@ -91,9 +90,10 @@ def _describe(router: Routes, paths: dict[str, Any], schemas: dict[str, Any]) ->
         )
         schemas.update({name: schema for name, schema in found.get("$defs", {}).items() if name not in schemas})
         entry: dict[str, Any] = {"tags": [router.tag], "summary": thin.summary, "responses": {}}
+        entry["security"] = security(thin.scopes)
         if thin.body is not None:
             entry["requestBody"] = {"required": True, "content": _content(thin.body.__name__)}
-        for status in (*thin.statuses, 401):
+        for status in (*thin.statuses, 401, 403):
             shape, media = (thin.answer, "json") if status < 400 else (Problem, "problem+json")
             described = {
                 "description": "done" if status < 400 else "refused",

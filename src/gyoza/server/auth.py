@@ -2,11 +2,15 @@
 
 import secrets
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as Connection
 
 from gyoza.models.errors import Unauthorized
+from gyoza.models.keys import Caller, Scope
 from gyoza.server.problems import problem_of
 
+BOOTSTRAP = Caller("bootstrap", frozenset({Scope.ADMIN}))
+"""Who has the key that the server was started with."""
 OPEN_PATHS = frozenset({"/health", "/health/ready", "/openapi.json", "/docs"})
 
 
@@ -17,11 +21,12 @@ class Authentication:
         self._app = app
         self._key = api_key.encode()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             return await self._app(scope, receive, send)
         given = _given(dict(scope["headers"]))
         if given is not None and secrets.compare_digest(given, self._key):
+            scope.setdefault("state", {})["caller"] = BOOTSTRAP
             return await self._app(scope, receive, send)
         what = "is missing" if given is None else "is not known here"
         refusal = Unauthorized(f"The API key {what}: send it as header X-API-Key, or as Authorization: Bearer")

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from gyoza.models.errors import (
     Conflict,
     Fault,
+    Forbidden,
     GyozaError,
     InputValidationError,
     Malformed,
@@ -29,6 +30,7 @@ from gyoza.server.wire import encode, fault_of
 
 STATUSES: Mapping[type[Refusal], int] = {
     Unauthorized: 401,
+    Forbidden: 403,
     NotFound: 404,
     Conflict: 409,
     TooLarge: 413,

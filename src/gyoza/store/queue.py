@@ -1,7 +1,5 @@
 """The queue as placement sees it: the first few runs of each distinct shape, however many wait."""
 
-from datetime import datetime
-
 from gyoza.models.reasons import RULES
 from gyoza.models.resources import Constraints
 from gyoza.policy.placement import Waiting
@@ -17,7 +15,7 @@ MOST = 2000
 _ELSEWHERE = [reason.value for reason, rule in RULES.items() if rule.elsewhere]
 
 
-async def window(connection: Connection, now: datetime, per_shape: int = PER_SHAPE) -> list[Waiting]:
+async def window(connection: Connection, per_shape: int = PER_SHAPE) -> list[Waiting]:
     """Runs that may be placed now: due, and without an earlier attempt that still runs on a living worker.
 
     The distinct shapes are found by skipping through the index, not by reading the queue.
@@ -25,10 +23,11 @@ async def window(connection: Connection, now: datetime, per_shape: int = PER_SHA
     cursor = await connection.execute(
         """
         WITH RECURSIVE shapes AS (
-            (SELECT shape FROM runs WHERE state = 'PENDING' ORDER BY shape LIMIT 1)
+            (SELECT shape FROM runs WHERE state = 'PENDING' AND due ORDER BY shape LIMIT 1)
             UNION ALL
             SELECT (
-                SELECT r.shape FROM runs r WHERE r.state = 'PENDING' AND r.shape > s.shape ORDER BY r.shape LIMIT 1
+                SELECT r.shape FROM runs r WHERE r.state = 'PENDING' AND r.due AND r.shape > s.shape
+                ORDER BY r.shape LIMIT 1
             ) FROM shapes s WHERE s.shape IS NOT NULL
         )
         SELECT r.id, r.current_attempt, r.queue_at, r.cpu_m, r.ram_mb, r.vram_mb, r.engines,
@@ -39,7 +38,7 @@ async def window(connection: Connection, now: datetime, per_shape: int = PER_SHA
             ) END
         FROM shapes s, LATERAL (
             SELECT q.id, q.current_attempt, q.queue_at, q.cpu_m, q.ram_mb, q.vram_mb, q.engines FROM runs q
-            WHERE q.state = 'PENDING' AND q.shape = s.shape AND (q.run_at IS NULL OR q.run_at <= %(now)s)
+            WHERE q.state = 'PENDING' AND q.due AND q.shape = s.shape
                 AND (q.current_attempt = 1 OR NOT EXISTS (
                     SELECT FROM attempts a JOIN workers w ON w.id = a.held_by
                     WHERE a.run_id = q.id AND a.attempt < q.current_attempt AND a.settled_at IS NULL
@@ -49,7 +48,7 @@ async def window(connection: Connection, now: datetime, per_shape: int = PER_SHA
         WHERE s.shape IS NOT NULL
         ORDER BY row_number() OVER (PARTITION BY s.shape ORDER BY r.queue_at, r.id), r.queue_at, r.id LIMIT %(most)s
         """,
-        {"now": now, "per_shape": per_shape, "most": MOST, "elsewhere": _ELSEWHERE},
+        {"per_shape": per_shape, "most": MOST, "elsewhere": _ELSEWHERE},
     )
     return [
         Waiting(run_id, attempt, queue_at, Constraints(cpu_m, ram_mb, vram_mb), frozenset(engines), frozenset(avoid))

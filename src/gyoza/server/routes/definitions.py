@@ -8,7 +8,7 @@ from gyoza.control import deploy, submit
 from gyoza.models.definition import OpDefinition
 from gyoza.models.strictjson import parse
 from gyoza.server.answers import DefinitionOut, RunOut
-from gyoza.server.context import Routes, context, problems
+from gyoza.server.context import READ, SUBMIT, Routes, context
 from gyoza.server.schemas import CreateRunOfDefinition, Deploy
 from gyoza.server.wire import JSON_LIMIT, Answer, checked, limited, members, read_body
 
@@ -17,7 +17,7 @@ router = Routes("definitions")
 Version = Annotated[str | None, Query()]
 
 
-@router.hot("POST", "/definitions", body=Deploy, answer=DefinitionOut, statuses=(201, 200, 413, 422))
+@router.hot("POST", "/definitions", SUBMIT, body=Deploy, answer=DefinitionOut, statuses=(201, 200, 413, 422))
 async def deploy_definition(request: Request) -> Response:
     """Deploy: a new revision, or the one with this content again."""
     wanted = checked(Deploy, parse(await read_body(request)))
@@ -26,20 +26,20 @@ async def deploy_definition(request: Request) -> Response:
     return Answer(definition.to_dict(), 201 if is_new else 200)
 
 
-@router.get("/definitions", response_model=list[DefinitionOut], responses=problems())
+@router.call("GET", "/definitions", READ, answer=list[DefinitionOut])
 async def list_definitions(request: Request) -> Response:
     """The newest revision of each name and version."""
     found = await deploy.every(context(request).database)
     return Answer([definition.to_dict() for definition in found])
 
 
-@router.get("/definitions/{name}", response_model=DefinitionOut, responses=problems(404))
+@router.call("GET", "/definitions/{name}", READ, answer=DefinitionOut, refuses=(404,))
 async def get_definition(request: Request, name: str, version: Version = None) -> Response:
     """The revision deployed last, of that version if given."""
     return Answer((await deploy.latest(context(request).database, name, version)).to_dict())
 
 
-@router.get("/definitions/{name}/revisions", response_model=list[DefinitionOut], responses=problems(404))
+@router.call("GET", "/definitions/{name}/revisions", READ, answer=list[DefinitionOut], refuses=(404,))
 async def list_revisions(request: Request, name: str) -> Response:
     """Every revision, the one deployed last first."""
     found = await deploy.history(context(request).database, name)
@@ -47,7 +47,12 @@ async def list_revisions(request: Request, name: str) -> Response:
 
 
 @router.hot(
-    "POST", "/definitions/{name}/runs", body=CreateRunOfDefinition, answer=RunOut, statuses=(201, 400, 404, 413, 422)
+    "POST",
+    "/definitions/{name}/runs",
+    SUBMIT,
+    body=CreateRunOfDefinition,
+    answer=RunOut,
+    statuses=(201, 400, 404, 413, 422),
 )
 async def create_run_of_definition(request: Request) -> Response:
     """Run a definition."""

@@ -8,7 +8,7 @@ from fastapi.responses import FileResponse
 from gyoza.control import files
 from gyoza.models.errors import FileMissing
 from gyoza.server.answers import FileOut
-from gyoza.server.context import Routes, context, problems
+from gyoza.server.context import READ, SUBMIT, WORKER, Routes, context
 from gyoza.server.wire import Answer
 
 router = Routes("files")
@@ -16,7 +16,7 @@ router = Routes("files")
 _BYTES: dict[str, Any] = {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}
 
 
-@router.post("/files", status_code=201, response_model=FileOut, responses={200: {"model": FileOut}, **problems(422)})
+@router.call("POST", "/files", SUBMIT, WORKER, status=201, answer=FileOut, responses={200: {"model": FileOut}})
 async def upload(request: Request, name: Annotated[str, Query(min_length=1, max_length=255)] = "file") -> Response:
     """Keep the body as a file; 200 where the same bytes are kept under this name already."""
     server = context(request)
@@ -27,7 +27,9 @@ async def upload(request: Request, name: Annotated[str, Query(min_length=1, max_
     return Answer(kept.to_dict(), 201 if is_new else 200)
 
 
-@router.get("/files/{file_id}", response_class=FileResponse, responses={200: _BYTES, **problems(404)})
+@router.call(
+    "GET", "/files/{file_id}", READ, WORKER, refuses=(404,), response_class=FileResponse, responses={200: _BYTES}
+)
 async def download(request: Request, file_id: str) -> Response:
     """The bytes, whole or in ranges."""
     server = context(request)
@@ -39,7 +41,7 @@ async def download(request: Request, file_id: str) -> Response:
     return FileResponse(path, filename=file.name, media_type=file.media_type, headers=digest)
 
 
-@router.delete("/files/{file_id}", status_code=204, responses=problems(404))
+@router.call("DELETE", "/files/{file_id}", SUBMIT, status=204, refuses=(404,))
 async def delete(request: Request, file_id: str) -> Response:
     """Forget the file; its bytes go with the last file that has them."""
     server = context(request)

@@ -2,7 +2,7 @@
 
 from fastapi import Request, Response
 
-from gyoza.server.answers import Problem
+from gyoza.server.answers import HealthOut, ReadyOut
 from gyoza.server.context import Routes, context
 from gyoza.server.problems import problem
 from gyoza.server.wire import Answer
@@ -10,13 +10,13 @@ from gyoza.server.wire import Answer
 router = Routes("health")
 
 
-@router.get("/health")
+@router.call("GET", "/health", answer=HealthOut)
 async def health(request: Request) -> Response:
     """Up; `cluster_id` names the cluster that this server belongs to."""
     return Answer({"status": "ok", "cluster_id": context(request).cluster_id})
 
 
-@router.get("/health/ready", responses={503: {"model": Problem}})
+@router.call("GET", "/health/ready", answer=ReadyOut, refuses=(503,))
 async def ready(request: Request) -> Response:
     """Able to work: database and file store can be reached."""
     server = context(request)

@@ -13,7 +13,7 @@ from gyoza.models.lifecycle import OpRunState
 from gyoza.models.resources import Constraints
 from gyoza.models.strictjson import parse
 from gyoza.server.answers import AttemptOut, EventsOut, RunOut, RunsOut
-from gyoza.server.context import Routes, context, problems
+from gyoza.server.context import READ, SUBMIT, Routes, context
 from gyoza.server.schemas import CreateRun, EventBody, UpdateRun
 from gyoza.server.wire import JSON_LIMIT, Answer, checked, happening, limited, members, read_body
 
@@ -23,7 +23,7 @@ EventNumber = Annotated[int, Query(ge=-1, le=2**31 - 1)]
 AttemptNumber = Annotated[int | None, Query(ge=1, le=2**31 - 1)]
 
 
-@router.hot("POST", "/runs", body=CreateRun, answer=RunOut, statuses=(201, 413, 422))
+@router.hot("POST", "/runs", SUBMIT, body=CreateRun, answer=RunOut, statuses=(201, 413, 422))
 async def create_run(request: Request) -> Response:
     """Run an image once, without a definition."""
     body = await read_body(request)
@@ -41,7 +41,7 @@ async def create_run(request: Request) -> Response:
     return Answer(run.to_dict(), 201)
 
 
-@router.get("/runs", response_model=RunsOut, responses=problems(400, 422))
+@router.call("GET", "/runs", READ, answer=RunsOut, refuses=(400,))
 async def list_runs(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=100)] = 10,
@@ -72,13 +72,13 @@ async def list_runs(
     return Answer(page.to_dict())
 
 
-@router.get("/runs/{run_id}", response_model=RunOut, responses=problems(404))
+@router.call("GET", "/runs/{run_id}", READ, answer=RunOut, refuses=(404,))
 async def get_run(request: Request, run_id: str) -> Response:
     """One run, with its current attempt's newest events."""
     return await _shown(request, run_id)
 
 
-@router.hot("PATCH", "/runs/{run_id}", body=UpdateRun, answer=RunOut, statuses=(200, 400, 404, 413, 422))
+@router.hot("PATCH", "/runs/{run_id}", SUBMIT, body=UpdateRun, answer=RunOut, statuses=(200, 400, 404, 413, 422))
 async def update_run(request: Request) -> Response:
     """Set state, outputs or priority."""
     run_id, server = request.path_params["run_id"], context(request)
@@ -90,7 +90,7 @@ async def update_run(request: Request) -> Response:
     return await _shown(request, run_id)
 
 
-@router.post("/runs/{run_id}/retry", response_model=RunOut, responses=problems(400, 404))
+@router.call("POST", "/runs/{run_id}/retry", SUBMIT, answer=RunOut, refuses=(400, 404))
 async def retry_run(request: Request, run_id: str) -> Response:
     """Open a new attempt, beyond the budgets."""
     server = context(request)
@@ -98,7 +98,7 @@ async def retry_run(request: Request, run_id: str) -> Response:
     return await _shown(request, run_id)
 
 
-@router.post("/runs/{run_id}/cancel", response_model=RunOut, responses=problems(400, 404))
+@router.call("POST", "/runs/{run_id}/cancel", SUBMIT, answer=RunOut, refuses=(400, 404))
 async def cancel_run(request: Request, run_id: str) -> Response:
     """Cancel; the worker stops it."""
     server = context(request)
@@ -106,7 +106,7 @@ async def cancel_run(request: Request, run_id: str) -> Response:
     return await _shown(request, run_id)
 
 
-@router.get("/runs/{run_id}/events", response_model=EventsOut, responses=problems(404, 422))
+@router.call("GET", "/runs/{run_id}/events", READ, answer=EventsOut, refuses=(404,))
 async def list_events(
     request: Request, run_id: str, after: EventNumber = -1, attempt: AttemptNumber = None
 ) -> Response:
@@ -116,7 +116,14 @@ async def list_events(
     return Answer({"events": rows, "has_more": has_more})
 
 
-@router.hot("POST", "/runs/{run_id}/events", body=EventBody, answer=RunOut, statuses=(200, 400, 404, 409, 413, 422))
+@router.hot(
+    "POST",
+    "/runs/{run_id}/events",
+    SUBMIT,
+    body=EventBody,
+    answer=RunOut,
+    statuses=(200, 400, 404, 409, 413, 422),
+)
 async def add_event(request: Request) -> Response:
     """Report an event from outside; the whole run is answered."""
     run_id, server = request.path_params["run_id"], context(request)
@@ -127,7 +134,7 @@ async def add_event(request: Request) -> Response:
     return await _shown(request, run_id)
 
 
-@router.get("/runs/{run_id}/attempts", response_model=list[AttemptOut], responses=problems(404))
+@router.call("GET", "/runs/{run_id}/attempts", READ, answer=list[AttemptOut], refuses=(404,))
 async def list_attempts(request: Request, run_id: str) -> Response:
     """Every attempt, oldest first."""
     found = await query.attempts_of(context(request).database, run_id)

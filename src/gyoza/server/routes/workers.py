@@ -12,7 +12,7 @@ from gyoza.models.resources import Resources
 from gyoza.models.run import ExecutionSummary
 from gyoza.models.strictjson import NESTING, check, parse, read
 from gyoza.server.answers import ClaimedOut, HeardOut, ResultsOut, WorkerOut
-from gyoza.server.context import Routes, context, problems
+from gyoza.server.context import ADMIN, READ, WORKER, Routes, context
 from gyoza.server.schemas import AttemptName, ClaimBody, Heartbeat, ReportBody, ReportsBody
 from gyoza.server.wire import Answer, checked, happening, members, read_body
 
@@ -22,7 +22,7 @@ _WRAPPING = 4
 """Levels around the outputs that a report holds: itself, its events, the event, its payload."""
 
 
-@router.hot("PUT", "/workers/{worker_id}", body=Heartbeat, answer=HeardOut, statuses=(200, 409, 413, 422))
+@router.hot("PUT", "/workers/{worker_id}", WORKER, body=Heartbeat, answer=HeardOut, statuses=(200, 409, 413, 422))
 async def beat(request: Request) -> Response:
     """Register, and say with every heartbeat what the worker has and holds."""
     said = checked(Heartbeat, parse(await read_body(request)))
@@ -43,7 +43,9 @@ async def beat(request: Request) -> Response:
     return Answer({**pace, "drain": heard.drain, "stop": [stop.to_dict() for stop in heard.stop]})
 
 
-@router.hot("POST", "/workers/{worker_id}/claim", body=ClaimBody, answer=ClaimedOut, statuses=(200, 409, 413, 422))
+@router.hot(
+    "POST", "/workers/{worker_id}/claim", WORKER, body=ClaimBody, answer=ClaimedOut, statuses=(200, 409, 413, 422)
+)
 async def claim_assignments(request: Request) -> Response:
     """What is assigned to this worker and not known to it yet; waits up to `wait_s` for something to say."""
     said = checked(ClaimBody, parse(await read_body(request)))
@@ -52,7 +54,9 @@ async def claim_assignments(request: Request) -> Response:
     return Answer((await claim.claim(server.database, server.bell, wanted)).to_dict())
 
 
-@router.hot("POST", "/workers/{worker_id}/reports", body=ReportsBody, answer=ResultsOut, statuses=(200, 409, 413, 422))
+@router.hot(
+    "POST", "/workers/{worker_id}/reports", WORKER, body=ReportsBody, answer=ResultsOut, statuses=(200, 409, 413, 422)
+)
 async def take_reports(request: Request) -> Response:
     """What happened to attempts, judged one by one."""
     body = await read_body(request)
@@ -68,7 +72,7 @@ async def take_reports(request: Request) -> Response:
     )
 
 
-@router.get("/workers", response_model=list[WorkerOut], responses=problems())
+@router.call("GET", "/workers", READ, answer=list[WorkerOut])
 async def list_workers(request: Request) -> Response:
     """Every worker that is not removed, the lost ones too."""
     server = context(request)
@@ -76,13 +80,13 @@ async def list_workers(request: Request) -> Response:
     return Answer([staff.to_dict() for staff in found])
 
 
-@router.get("/workers/{worker_id}", response_model=WorkerOut, responses=problems(404))
+@router.call("GET", "/workers/{worker_id}", READ, WORKER, answer=WorkerOut, refuses=(404,))
 async def get_worker(request: Request, worker_id: str) -> Response:
     """One worker, with the room it has left."""
     return await _shown(request, worker_id)
 
 
-@router.post("/workers/{worker_id}/drain", response_model=WorkerOut, responses=problems(404))
+@router.call("POST", "/workers/{worker_id}/drain", ADMIN, answer=WorkerOut, refuses=(404,))
 async def drain_worker(request: Request, worker_id: str) -> Response:
     """Give it nothing new; what it runs goes on."""
     server = context(request)
@@ -90,14 +94,14 @@ async def drain_worker(request: Request, worker_id: str) -> Response:
     return await _shown(request, worker_id)
 
 
-@router.post("/workers/{worker_id}/resume", response_model=WorkerOut, responses=problems(404))
+@router.call("POST", "/workers/{worker_id}/resume", ADMIN, answer=WorkerOut, refuses=(404,))
 async def resume_worker(request: Request, worker_id: str) -> Response:
     """Give it work again."""
     await workforce.resume(context(request).database, worker_id)
     return await _shown(request, worker_id)
 
 
-@router.delete("/workers/{worker_id}", status_code=204, responses=problems(404))
+@router.call("DELETE", "/workers/{worker_id}", ADMIN, WORKER, status=204, refuses=(404,))
 async def remove_worker(request: Request, worker_id: str) -> Response:
     """Forget it; what it still holds goes back to the queue."""
     server = context(request)

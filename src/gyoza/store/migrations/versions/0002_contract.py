@@ -1,0 +1,143 @@
+"""What the whole contract needs: keys, idempotency, the feed, logs, deadlines, tags, retention, disabled definitions.
+
+Only adds, so that a server of the step before goes on working while this one runs.
+"""
+
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+STATEMENTS = (
+    # --- runs: what is asked for, and what lists and retention find them by
+    """
+    ALTER TABLE runs
+        ADD COLUMN retry json,
+        ADD COLUMN due boolean NOT NULL DEFAULT true,
+        ADD COLUMN delete_after_s double precision CHECK (delete_after_s >= 0),
+        ADD COLUMN delete_at timestamptz,
+        ADD COLUMN ended_at timestamptz,
+        ADD COLUMN pinned boolean NOT NULL DEFAULT false,
+        ADD COLUMN reason text,
+        ADD COLUMN worker_id text,
+        ADD COLUMN replay_of uuid
+    """,
+    """
+    UPDATE runs SET reason = a.reason, worker_id = a.held_by,
+        ended_at = CASE WHEN runs.state IN ('COMPLETED', 'FAILED', 'CANCELLED') THEN a.finished_at END
+    FROM attempts a WHERE a.run_id = runs.id AND a.attempt = runs.current_attempt
+    """,
+    "DROP INDEX runs_queue",
+    "CREATE INDEX runs_queue ON runs (shape, queue_at, id) WHERE state = 'PENDING' AND due",
+    "CREATE INDEX runs_delayed ON runs (run_at) WHERE state = 'PENDING' AND NOT due",
+    "CREATE INDEX runs_by_definition_and_state ON runs (op_definition, state, created_at, id)",
+    "CREATE INDEX runs_by_submitter ON runs (submitted_by, created_at, id)",
+    "CREATE INDEX runs_by_reason ON runs (reason, created_at, id) WHERE reason IS NOT NULL",
+    "CREATE INDEX runs_by_worker ON runs (worker_id, created_at, id) WHERE worker_id IS NOT NULL",
+    """
+    CREATE INDEX runs_ended ON runs (ended_at)
+        WHERE ended_at IS NOT NULL AND delete_after_s IS NULL AND NOT pinned
+    """,
+    "CREATE INDEX runs_leaving ON runs (delete_at) WHERE delete_at IS NOT NULL AND NOT pinned",
+    """
+    CREATE TABLE run_tags (
+        tag text NOT NULL,
+        created_at timestamptz NOT NULL,
+        run_id uuid NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+        PRIMARY KEY (tag, created_at, run_id)
+    )
+    """,
+    "INSERT INTO run_tags SELECT DISTINCT unnest(tags), created_at, id FROM runs WHERE tags <> '{}'",
+    "CREATE INDEX run_tags_of_run ON run_tags (run_id)",
+    # --- attempts: until when what they do now may last
+    "ALTER TABLE attempts ADD COLUMN deadline timestamptz",
+    """
+    UPDATE attempts a SET deadline = a.assigned_at + make_interval(
+        secs => coalesce((SELECT (r.timeouts->>'start_s')::float FROM runs r WHERE r.id = a.run_id), 60))
+    WHERE a.state = 'ASSIGNED' AND a.acknowledged_at IS NULL
+    """,
+    "CREATE INDEX attempts_due ON attempts (deadline) WHERE deadline IS NOT NULL AND finished_at IS NULL",
+    # --- definitions: what is true of all revisions of a name
+    """
+    CREATE TABLE definitions (
+        name text PRIMARY KEY,
+        disabled_at timestamptz,
+        deleted_at timestamptz
+    )
+    """,
+    "CREATE INDEX revisions_of_version ON revisions (name, version, deployed_at DESC, revision DESC)",
+    # --- keys
+    """
+    CREATE TABLE keys (
+        id uuid PRIMARY KEY,
+        name text NOT NULL,
+        hash bytea NOT NULL UNIQUE,
+        hint text NOT NULL,
+        scopes text[] NOT NULL CHECK (scopes <> '{}' AND scopes <@ '{admin,submit,read,worker}'),
+        worker text,
+        created_at timestamptz NOT NULL,
+        created_by text NOT NULL,
+        expires_at timestamptz,
+        revoked_at timestamptz,
+        last_used_at timestamptz,
+        CHECK ((worker IS NOT NULL) = (scopes = '{worker}'))
+    )
+    """,
+    # --- answers given once
+    """
+    CREATE TABLE idempotency (
+        owner text NOT NULL,
+        key text NOT NULL,
+        fingerprint bytea NOT NULL,
+        status integer NOT NULL,
+        answer bytea NOT NULL,
+        expires_at timestamptz NOT NULL,
+        PRIMARY KEY (owner, key)
+    )
+    """,
+    "CREATE INDEX idempotency_expiring ON idempotency (expires_at)",
+    # --- the feed: what was committed, then what was published, in one order for all
+    """
+    CREATE TABLE outbox (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        run_id uuid NOT NULL,
+        n integer NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE feed (
+        pos bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        run_id uuid NOT NULL,
+        n integer NOT NULL
+    )
+    """,
+    "INSERT INTO feed (run_id, n) SELECT run_id, n FROM events ORDER BY t, run_id, n",
+    "CREATE INDEX feed_of_run ON feed (run_id)",
+    # --- logs: the index; the bytes lie in the file store
+    """
+    CREATE TABLE logs (
+        run_id uuid NOT NULL,
+        attempt integer NOT NULL,
+        size bigint NOT NULL DEFAULT 0 CHECK (size >= 0),
+        cut boolean NOT NULL DEFAULT false,
+        PRIMARY KEY (run_id, attempt),
+        FOREIGN KEY (run_id, attempt) REFERENCES attempts (run_id, attempt) ON DELETE CASCADE
+    )
+    """,
+    """
+    CREATE TABLE log_chunks (
+        run_id uuid NOT NULL,
+        attempt integer NOT NULL,
+        start bigint NOT NULL CHECK (start >= 0),
+        size integer NOT NULL CHECK (size > 0),
+        name text NOT NULL,
+        PRIMARY KEY (run_id, attempt, start),
+        FOREIGN KEY (run_id, attempt) REFERENCES logs (run_id, attempt) ON DELETE CASCADE
+    )
+    """,
+)
+
+
+def upgrade() -> None:
+    for statement in STATEMENTS:
+        op.get_bind().exec_driver_sql(statement)
