@@ -10,9 +10,10 @@ import pytest
 import rfc8785
 
 from .actors import Json, pointers, refused, told
+from .test_run_shape import POLICY
 
 FIELDS = """id version image input_specs output_specs constraints retry_policy event_delivery revision digest
-    description timeouts execution tags bundle concurrency"""
+    description timeouts execution tags bundle concurrency delete_after_s disabled"""
 BUNDLE = {
     "uri": "gyoza://files/01890a5d-ac96-774b-bcce-b302099a8057",
     "digest": "sha256:" + "0" * 64,
@@ -39,7 +40,7 @@ async def test_a_definition_shows_everything_with_its_defaults(alone: httpx.Asyn
     assert (shown["id"], shown["version"], shown["image"], shown["revision"]) == ("bare", None, "alpine", 1)
     assert (shown["input_specs"], shown["output_specs"], shown["tags"]) == ({}, {}, [])
     assert shown["constraints"] == {"cpu": None, "ram_mb": None, "vram_mb": None}
-    assert (shown["retry_policy"], shown["event_delivery"]) == ({"max_attempts": 1}, None)
+    assert (shown["retry_policy"], shown["event_delivery"]) == (POLICY, None)
     assert (shown["description"], shown["bundle"], shown["concurrency"]) == (None, None, None)
     assert shown["timeouts"] == {"queue_s": None, "start_s": None, "run_s": None}
     assert shown["execution"] == {
@@ -111,7 +112,7 @@ async def test_the_digest_is_that_of_the_canonical_json(api: httpx.AsyncClient):
     shown = await deploy(
         api, "digest", version="1", input_specs=specs, constraints={"cpu": 1.5}, timeouts={"run_s": 60}
     )
-    content = {name: value for name, value in shown.items() if name not in ("revision", "digest")}
+    content = {name: value for name, value in shown.items() if name not in ("revision", "digest", "disabled")}
     assert shown["digest"].removeprefix("sha256:") == hashlib.sha256(rfc8785.dumps(content)).hexdigest()
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import httpx
 
 from gyoza.control import files
+from gyoza.control.once import Reply
 from gyoza.server.context import Context
+from gyoza.server.filestore import Arrived
 from gyoza.store import files as store
 
 from .actors import told
@@ -14,6 +16,17 @@ from .actors import told
 
 async def put(api: httpx.AsyncClient, content: bytes, name: str = "a.txt") -> httpx.Response:
     return await api.post("/files", params={"name": name}, content=content, headers={"content-type": "text/plain"})
+
+
+async def kept(server: Context, upload: files.Upload, arrived: Arrived) -> files.File:
+    made: list[files.File] = []
+
+    def render(file: files.File, is_new: bool) -> Reply:
+        made.append(file)
+        return Reply(201, b"")
+
+    await files.keep(server.database, upload, arrived.adopt, render, server.now())
+    return made[-1]
 
 
 async def test_the_same_bytes_under_the_same_name_are_one_file(api: httpx.AsyncClient):
@@ -46,11 +59,11 @@ async def test_an_upload_survives_the_deletion_of_the_same_bytes(server: Context
 
     async with server.files.received(stream()) as first:
         upload = files.Upload(first.sha256, first.size, "one", "text/plain")
-        one, _ = await files.keep(server.database, upload, first.adopt, server.now())
+        one = await kept(server, upload, first)
     async with server.files.received(stream()) as second:
         await files.delete(server.database, one.id, server.files.discard)
         upload = files.Upload(second.sha256, second.size, "two", "text/plain")
-        two, _ = await files.keep(server.database, upload, second.adopt, server.now())
+        two = await kept(server, upload, second)
     assert server.files.path(two.sha256).read_bytes() == b"the same bytes"
 
 
@@ -77,12 +90,12 @@ async def test_the_same_bytes_are_not_kept_and_deleted_at_once(server: Context):
 
     async with server.files.received(stream()) as arrived:
         upload = files.Upload(arrived.sha256, arrived.size, "one", "text/plain")
-        file, _ = await files.keep(server.database, upload, arrived.adopt, server.now())
+        file = await kept(server, upload, arrived)
     async with server.database.connection() as connection:
         async with connection.transaction():
             await store.lock(connection, file.sha256)
             deleting = asyncio.create_task(files.delete(server.database, file.id, server.files.discard))
-            keeping = asyncio.create_task(files.keep(server.database, upload, arrived.adopt, server.now()))
+            keeping = asyncio.create_task(kept(server, upload, arrived))
             await asyncio.wait([deleting, keeping], timeout=0.3)
             assert not deleting.done() and not keeping.done()
         await asyncio.wait_for(asyncio.gather(deleting, keeping), 10)

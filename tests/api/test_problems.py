@@ -45,7 +45,7 @@ async def test_an_unknown_path_is_not_found(api: httpx.AsyncClient, path: str):
         ("PATCH", "/runs/x/events"),
         ("POST", "/runs/x/attempts"),
         ("PUT", "/definitions"),
-        ("DELETE", "/definitions/x"),
+        ("PATCH", "/definitions/x"),
         ("GET", "/definitions/x/runs"),
         ("POST", "/workers"),
         ("POST", "/workers/x"),

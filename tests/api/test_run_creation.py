@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from .actors import pointers, submit
+from .test_run_shape import POLICY
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ async def test_unknown_members_are_passed_over(api: httpx.AsyncClient):
     policy = {"max_attempts": 2, "mood": 1}
     run = await submit(api, colour="red", constraints=constraints, retry_policy=policy, event_delivery=delivery)
     assert run["constraints"] == {"cpu": 1, "ram_mb": None, "vram_mb": None}
-    assert run["retry_policy"] == {"max_attempts": 2}
+    assert run["retry_policy"] == {**POLICY, "max_attempts": 2}
     assert run["event_delivery"] == {"topic": "t", "attributes": {}}
     assert "colour" not in run
 

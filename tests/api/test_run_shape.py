@@ -11,11 +11,21 @@ from .actors import attempts, get, history, in_state, refused, say, submit, told
 
 KEPT = """id state priority image op_definition inputs outputs constraints retry_policy event_delivery progress
     current_attempt events execution_summary created_at updated_at"""
-OURS = "reason version revision submitted_by tags run_at timeouts user_failures infra_losses events_count queue_at"
+OURS = """reason version revision submitted_by tags run_at timeouts user_failures infra_losses events_count queue_at
+    delete_after_s pinned replay_of"""
 ATTEMPT = """id op_run_id attempt state progress events inputs outputs execution_summary constraints started_at
     finished_at reason settled_at"""
 SUMMARY = """duration_ms worker_id error_message gpu_id gpu_ids exit_code signal peak_ram_mb peak_vram_mb cpu_s
     image_digest"""
+POLICY = {
+    "max_attempts": 1,
+    "backoff_s": 0,
+    "backoff_factor": 2,
+    "max_backoff_s": None,
+    "jitter": 0,
+    "retry_on": None,
+    "fail_on": [],
+}
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
 
 
@@ -26,7 +36,7 @@ async def test_a_new_run_waits_for_its_first_attempt(api: httpx.AsyncClient):
     assert (run["priority"], run["current_attempt"], run["progress"]) == (5, 1, 0)
     assert (run["inputs"], run["outputs"]) == ({}, None)
     assert run["constraints"] == {"cpu": None, "ram_mb": None, "vram_mb": None}
-    assert run["retry_policy"] == {"max_attempts": 1}
+    assert run["retry_policy"] == POLICY
     assert run["event_delivery"] is None
     assert run["execution_summary"] == dict.fromkeys(SUMMARY.split())
 

@@ -43,7 +43,8 @@ WHOLE = """
       image: file
       note: {type: string, required: false}
     constraints: {cpu: 0.5, ram_mb: 512, vram_mb: 0}
-    retry_policy: {max_attempts: 3}
+    retry_policy: {max_attempts: 3, backoff_s: 1.5, jitter: 0.1, retry_on: [op_error], fail_on: [worker_lost]}
+    delete_after_s: 3600
     timeouts: {queue_s: 3600, start_s: 2.5, run_s: 60}
     env: {MODE: fast, LEVEL: 3, ON: yes}
     tags: [image, "2"]
@@ -69,13 +70,22 @@ def test_everything_that_the_file_can_say_ends_in_the_definition(folder: Path) -
             "note": {"type": "string", "required": False, "default": None},
         },
         "constraints": {"cpu": 0.5, "ram_mb": 512, "vram_mb": 0},
-        "retry_policy": {"max_attempts": 3},
+        "retry_policy": {
+            "max_attempts": 3,
+            "backoff_s": 1.5,
+            "backoff_factor": 2,
+            "max_backoff_s": None,
+            "jitter": 0.1,
+            "retry_on": ["op_error"],
+            "fail_on": ["worker_lost"],
+        },
         "timeouts": {"queue_s": 3600, "start_s": 2.5, "run_s": 60},
         "execution": {**OpDefinition("x").execution.to_dict(), "env": {"MODE": "fast", "LEVEL": "3", "ON": "yes"}},
         "tags": ["image", "2"],
         "event_delivery": {"topic": "done", "attributes": {"team": "a", "level": 3}},
         "bundle": bundle.to_dict(),
         "concurrency": None,
+        "delete_after_s": 3600,
     }
 
 

@@ -1,7 +1,7 @@
 """A cluster without processes: a real database, a clock that stands still, workers that say what they are told to."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,14 +9,16 @@ from typing import Any
 from gyoza.control import leadership
 from gyoza.control.cancel import cancel
 from gyoza.control.claim import Claim, Claimed, look
+from gyoza.control.deploy import deploy
 from gyoza.control.heartbeat import Heard, heartbeat
+from gyoza.control.once import Asked, Reply
 from gyoza.control.place import place
 from gyoza.control.query import get
 from gyoza.control.reap import reap
 from gyoza.control.report import Report, Result, report
 from gyoza.control.retry import retry
-from gyoza.control.submit import AdHoc, submit_ad_hoc
-from gyoza.models.definition import RetryPolicy
+from gyoza.control.submit import AdHoc, Options, Wanted, submit, submit_all
+from gyoza.models.definition import OpDefinition
 from gyoza.models.lifecycle import EventType as E
 from gyoza.models.resources import Constraints, Resources
 from gyoza.models.run import OpRun
@@ -64,7 +66,7 @@ class Cluster:
     spoken: Counter[str] = field(default_factory=Counter)
 
     async def clear(self) -> None:
-        for table in ("runs", "workers", "revisions", "files"):
+        for table in ("runs", "workers", "revisions", "definitions", "files", "keys", "idempotency", "outbox", "feed"):
             await self.ask(f"DELETE FROM {table}")
         await self.ask("UPDATE leader SET expires_at = '-infinity'")
         self.spoken.clear()
@@ -80,8 +82,33 @@ class Cluster:
         self.now += timedelta(seconds=seconds)
 
     async def submit(self, *, attempts: int = 1, priority: int = 5, **constraints: int) -> str:
-        wanted = AdHoc("busybox", {}, priority, Constraints(**constraints), RetryPolicy(attempts))
-        return (await submit_ad_hoc(self.database, wanted, self.now)).id
+        options = Options(priority, retry_policy={"max_attempts": attempts})
+        return (await self.ask_for(AdHoc("busybox", {}, options, Constraints(**constraints)))).id
+
+    async def ask_for(self, *wanted: Wanted, asked: Asked | None = None) -> OpRun:
+        """The (last) run as the submitter is told of it."""
+        made: list[OpRun] = []
+
+        def render(runs: Sequence[OpRun]) -> Reply:
+            made.extend(runs)
+            return Reply(201, runs[-1].id.encode())
+
+        if len(wanted) == 1:
+            await submit(self.database, wanted[0], "test", render, self.now, asked)
+        else:
+            await submit_all(self.database, wanted, "test", render, self.now, asked)
+        return made[-1]
+
+    async def deploy(self, definition: OpDefinition) -> tuple[OpDefinition, bool]:
+        """The revision, and whether it is new."""
+        told: list[tuple[OpDefinition, bool]] = []
+
+        def render(revision: OpDefinition, is_new: bool) -> Reply:
+            told.append((revision, is_new))
+            return Reply(201, b"")
+
+        await deploy(self.database, definition, render, self.now)
+        return told[0]
 
     async def beat(self, worker: str = "w1", holding: Iterable[tuple[str, int]] = (), **said: Any) -> Heard:
         """The next heartbeat of a worker, which registers it if need be."""

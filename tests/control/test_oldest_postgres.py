@@ -20,7 +20,7 @@ from gyoza.store.database import Database
 from gyoza.store.schema import OLDEST_SUPPORTED, migrate
 
 from .stage import COMPLETED, Cluster, Still, failed
-from .test_submit import ADD, ask_for, deploy
+from .test_submit import ADD, ask_for
 
 PROGRAMS = Path(f"/usr/lib/postgresql/{OLDEST_SUPPORTED}/bin")
 
@@ -91,7 +91,7 @@ async def test_a_run_is_placed_claimed_and_completed(old_cluster: Cluster):
 
 
 async def test_a_run_of_a_definition_is_tried_again_and_keeps_its_json(old_cluster: Cluster):
-    await deploy(old_cluster.database, ADD, old_cluster.now)
+    await old_cluster.deploy(ADD)
     run = await ask_for(old_cluster, b'{"a": 1.10e0}')
     await old_cluster.beat()
     await old_cluster.place()
@@ -105,7 +105,7 @@ async def test_a_worker_is_drained_listed_and_evicted(old_cluster: Cluster):
     held = await old_cluster.running()
     await drain(old_cluster.database, "w1", old_cluster.now)
     old_cluster.later(30)
-    assert await old_cluster.reap() == {"evicted": 1, "released": 0}
+    assert await old_cluster.reap() == {"evicted": 1, "expired": 0}
     assert await old_cluster.state(held.run_id) == ("PENDING", 2)
     (staff,) = await every(old_cluster.database, old_cluster.pace, old_cluster.now)
     assert (staff.state, staff.worker.drain) == ("lost", True)

@@ -5,19 +5,20 @@ from dataclasses import replace
 import pytest
 
 from gyoza.control.leadership import Deposed
-from gyoza.control.reap import START_S, evict
+from gyoza.control.reap import evict
 from gyoza.models.definition import OpDefinition, Timeouts
+from gyoza.policy.deadline import START_S
 
 from .stage import STARTED, Cluster, failed
-from .test_submit import ADD, ask_for, deploy
+from .test_submit import ADD, ask_for
 
 
 async def test_a_worker_that_falls_silent_is_evicted_and_its_runs_go_on_elsewhere(cluster: Cluster):
     held = await cluster.running()
     cluster.later(20)
-    assert await cluster.reap() == {"evicted": 0, "released": 0}
+    assert await cluster.reap() == {"evicted": 0, "expired": 0}
     cluster.later(1)
-    assert await cluster.reap() == {"evicted": 1, "released": 0}
+    assert await cluster.reap() == {"evicted": 1, "expired": 0}
     assert await cluster.story(held.run_id) == ["ASSIGNED 1", "STARTED 1", "FAILED 1", "RETRIED 2"]
     await cluster.beat("w2")
     await cluster.place()
@@ -68,24 +69,24 @@ async def test_a_run_that_lost_five_attempts_is_stopped(cluster: Cluster):
 
 async def test_an_assignment_that_nobody_takes_up_is_released_and_costs_nothing(cluster: Cluster):
     held = await cluster.assigned()
-    await cluster.keep_alive("w1", START_S)
-    assert (await cluster.reap())["released"] == 0
+    await cluster.keep_alive("w1", START_S - 1)
+    assert (await cluster.reap())["expired"] == 0
     await cluster.keep_alive("w1", 1)
-    assert (await cluster.reap())["released"] == 1
+    assert (await cluster.reap())["expired"] == 1
     run = await cluster.run(held.run_id)
     assert (run.state, run.current_attempt, run.infra_losses, run.user_failures) == ("PENDING", 2, 0, 0)
 
 
 async def test_a_run_may_set_its_own_time_to_be_taken_up(cluster: Cluster):
     wanted: OpDefinition = replace(ADD, timeouts=Timeouts(start_s=2.5))
-    await deploy(cluster.database, wanted, cluster.now)
+    await cluster.deploy(wanted)
     await cluster.beat()
     run = await ask_for(cluster, b'{"a": 1}')
     await cluster.place()
     cluster.later(2.4)
-    assert (await cluster.reap())["released"] == 0
+    assert (await cluster.reap())["expired"] == 0
     cluster.later(0.2)
-    assert (await cluster.reap())["released"] == 1
+    assert (await cluster.reap())["expired"] == 1
     assert await cluster.state(run.id) == ("PENDING", 2)
 
 
@@ -93,7 +94,7 @@ async def test_an_assignment_that_is_held_is_not_released(cluster: Cluster):
     held = await cluster.assigned()
     await cluster.beat(holding=[(held.run_id, 1)])
     await cluster.keep_alive("w1", START_S + 30, holding=[(held.run_id, 1)])
-    assert (await cluster.reap())["released"] == 0
+    assert (await cluster.reap())["expired"] == 0
     assert await cluster.state(held.run_id) == ("ASSIGNED", 1)
 
 

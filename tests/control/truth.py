@@ -139,7 +139,7 @@ class Truth:
         late = [hold for hold in late if now - hold.assigned_at > seconds(START_S)]
         for hold in late:
             self._lose(hold, "released")
-        return {"evicted": len(silent), "released": len(late)}
+        return {"evicted": len(silent), "expired": len(late)}
 
     def report(self, hold: Hold, seq: int, event: str | None, now: datetime, *, settled: bool) -> str | None:
         """The code of the refusal, if it must be refused."""

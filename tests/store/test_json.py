@@ -11,7 +11,7 @@ from gyoza.models.lifecycle import EventType
 from gyoza.models.resources import Constraints
 from gyoza.models.run import EventEntry
 from gyoza.policy.life import Happening, Life, happen
-from gyoza.store import definitions, events, pages, runs
+from gyoza.store import definitions, events, new_runs, pages, runs
 from gyoza.store.database import Connection, Database
 from gyoza.store.ids import new_id
 
@@ -31,8 +31,8 @@ TEXTS = [
 
 async def kept(connection: Connection, **values: Any) -> str:
     run_id = new_id(NOW)
-    how = {"priority": 5, "constraints": Constraints(), "max_attempts": 1, "engines": ["docker"], "inputs": {}}
-    await runs.insert(connection, [runs.NewRun(run_id, NOW, NOW, **{**how, **values})])
+    how = {"priority": 5, "constraints": Constraints(), "engines": ["docker"], "inputs": {}}
+    await new_runs.insert(connection, [new_runs.NewRun(run_id, NOW, **{**how, **values})])
     return run_id
 
 

@@ -10,9 +10,9 @@ from gyoza.control.query import Page, page
 from gyoza.models.errors import InvalidQuery
 from gyoza.models.lifecycle import OpRunState
 from gyoza.models.resources import Constraints
-from gyoza.store import runs
+from gyoza.store import new_runs
 from gyoza.store.database import Database
-from gyoza.store.pages import Filters
+from gyoza.store.filters import Filters
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -29,14 +29,12 @@ def numbers(page: Page) -> list[int]:
 async def twelve(shelf: Database) -> AsyncIterator[Database]:
     """Runs 1 to 12, three made at the same moment each, of images a and b in turn."""
     made = [
-        runs.NewRun(
+        new_runs.NewRun(
             id=run_id(n),
             created_at=NOW + timedelta(seconds=(n - 1) // 3),
-            queue_at=NOW,
             priority=5,
             inputs={},
             constraints=Constraints(),
-            max_attempts=1,
             engines=["docker"],
             image="ab"[n % 2],
         )
@@ -44,7 +42,7 @@ async def twelve(shelf: Database) -> AsyncIterator[Database]:
     ]
     async with shelf.connection() as connection:
         await connection.execute("DELETE FROM runs")
-        await runs.insert(connection, made)
+        await new_runs.insert(connection, made)
         yield shelf
         await connection.execute("DELETE FROM runs")
 

@@ -3,6 +3,7 @@
 What is asked of PostgreSQL is exactly what the store sends: its cursors are replaced by ones that explain.
 """
 
+import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
@@ -13,13 +14,13 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from gyoza.models.lifecycle import OpRunState
-from gyoza.store import attempts, definitions, events, pages, queue, runs, workers
+from gyoza.store import attempts, definitions, events, idempotency, pages, queue, retention, runs, workers
 from gyoza.store.database import Connection, Database
-from gyoza.store.pages import Filters
+from gyoza.store.filters import Filters, Place
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 A_RUN = "01890000-0000-7000-8000-000000010000"
-FULL = ("runs", "attempts", "events")
+FULL = ("runs", "run_tags", "attempts", "events", "feed", "idempotency")
 
 FILL = (
     """
@@ -33,23 +34,37 @@ FILL = (
     """,
     """
     INSERT INTO runs (id, state, priority, inputs, max_attempts, engines, cpu_m, image, op_definition, revision,
-        next_event, queue_at, created_at, updated_at)
+        next_event, queue_at, created_at, updated_at, submitted_by, tags, due, run_at, reason, worker_id, ended_at,
+        delete_after_s, delete_at, pinned)
     SELECT ('01890000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid,
         CASE WHEN n % 10 = 0 THEN 'PENDING' WHEN n % 400 = 1 THEN 'RUNNING' WHEN n % 50 = 2 THEN 'FAILED'
             ELSE 'COMPLETED' END,
         5, '{"some": "inputs"}', 1, '{docker}', 1000 * (n % 7), 'image-' || n % 100, 'op-' || n % 100, 1, 4,
         timestamptz '2026-01-01 00:00Z' + n * interval '1 s', timestamptz '2026-01-01 00:00Z' + n * interval '1 s',
-        now()
+        now(), 'user-' || n % 50, ARRAY['tag-' || n % 40, 'odd-' || n % 2], n % 30 <> 0,
+        CASE WHEN n % 30 = 0 THEN now() + n * interval '1 s' END,
+        CASE WHEN n % 50 = 2 THEN (ARRAY['op_error', 'oom_killed', 'worker_lost', 'external'])[1 + n % 4] END,
+        CASE WHEN n % 10 <> 0 THEN 'w' || 1 + n % 50 END,
+        CASE WHEN n % 10 <> 0 AND n % 400 <> 1 THEN now() + n * interval '1 s' END,
+        CASE WHEN n % 3 = 0 THEN 60 END,
+        CASE WHEN n % 3 = 0 AND n % 10 <> 0 THEN now() + n * interval '1 s' END, n % 100 = 7
     FROM generate_series(1, 20000) n
     """,
+    "INSERT INTO run_tags (tag, created_at, run_id) SELECT unnest(tags), created_at, id FROM runs",
+    "INSERT INTO feed (run_id, n) SELECT id, n FROM runs, generate_series(0, 3) n",
     """
-    INSERT INTO attempts (run_id, attempt, state, reason, held_by, lease_token, assigned_at, finished_at, settled_at)
+    INSERT INTO idempotency (owner, key, fingerprint, status, answer, expires_at)
+    SELECT 'user-' || n % 50, 'key-' || n, '', 201, '{}', now() + n * interval '1 s' FROM generate_series(1, 20000) n
+    """,
+    """
+    INSERT INTO attempts (
+        run_id, attempt, state, reason, held_by, lease_token, assigned_at, finished_at, settled_at, deadline)
     SELECT id, 1, state, CASE WHEN state = 'FAILED' THEN 'op_error' END,
         CASE WHEN state <> 'PENDING' THEN 'w' || 1 + abs(hashtext(id::text)) % 50 END,
         CASE WHEN state <> 'PENDING' THEN 'lease' END,
         CASE WHEN state <> 'PENDING' THEN created_at END,
         CASE WHEN state IN ('COMPLETED', 'FAILED') THEN created_at END,
-        CASE WHEN state IN ('COMPLETED', 'FAILED') THEN created_at END
+        CASE WHEN state IN ('COMPLETED', 'FAILED') THEN created_at END, created_at + interval '1 h'
     FROM runs
     """,
     """
@@ -132,7 +147,7 @@ async def lives(connection: Connection) -> None:
     await runs.write(connection, found.values(), NOW)
 
 
-CURSOR = (NOW, A_RUN)
+CURSOR = Place(NOW, A_RUN)
 ASKED: dict[str, Callable[[Connection], Awaitable[Any]]] = {
     "first page": lambda c: pages.newest_first(c, Filters(), 11),
     "deep page": lambda c: pages.newest_first(c, Filters(), 11, after=CURSOR),
@@ -145,16 +160,29 @@ ASKED: dict[str, Callable[[Connection], Awaitable[Any]]] = {
     "page of a state of a definition": lambda c: pages.newest_first(
         c, Filters(state=OpRunState.FAILED, op_definition="op-2"), 11
     ),
+    "page of a tag": lambda c: pages.newest_first(c, Filters(tags=("tag-1",)), 11, after=CURSOR),
+    "page of two tags": lambda c: pages.newest_first(c, Filters(tags=("tag-1", "odd-1")), 11, before=CURSOR),
+    "page of a reason": lambda c: pages.newest_first(c, Filters(reason="op_error"), 11, after=CURSOR),
+    "page of a worker": lambda c: pages.newest_first(c, Filters(worker_id="w1"), 11, after=CURSOR),
+    "page of a submitter": lambda c: pages.newest_first(c, Filters(submitted_by="user-1"), 11, after=CURSOR),
     "page of a time": lambda c: pages.newest_first(c, Filters(created_gte=NOW, created_lt=NOW), 101),
     "page after a time": lambda c: pages.newest_first(c, Filters(created_gt=NOW), 101, after=CURSOR),
     "one run": lambda c: pages.get(c, A_RUN),
-    "when a run was made": lambda c: pages.created_at(c, A_RUN),
+    "where a run stands": lambda c: pages.place_of(c, A_RUN),
     "page of events": lambda c: events.page(c, A_RUN, after=1, attempt=None, limit=1001),
     "page of events of an attempt": lambda c: events.page(c, A_RUN, after=1, attempt=1, limit=1001),
     "newest events": lambda c: events.newest(c, A_RUN, 1),
     "attempts of a run": lambda c: attempts.of_run(c, A_RUN),
     "what a worker holds": lambda c: attempts.held_by(c, "w1"),
-    "what nobody took up": lambda c: attempts.unacknowledged(c, NOW, 60),
+    "what is beyond its deadline": lambda c: attempts.overdue(c, NOW, 1000),
+    "what joins the queue": lambda c: queue.admit(c, NOW),
+    "what may be deleted": lambda c: retention.lock_due(c, NOW, NOW, 100),
+    "the deleting of runs": lambda c: retention.delete(c, [A_RUN]),
+    "taking an idempotency key": lambda c: idempotency.take(c, "user-1", "key-1", b"", NOW, NOW),
+    "an answer that was given": lambda c: idempotency.stored(c, "user-1", "key-1"),
+    "answers that expire": lambda c: idempotency.expire(c, NOW, 1000),
+    "runs that a filter counts": lambda c: pages.count(c, Filters(op_definition="op-1"), 1001),
+    "places of runs": lambda c: pages.places(c, Filters(reason="op_error"), 200, after=CURSOR),
     "what all workers hold": workers.taken,
     "rooms": workers.rooms,
     "a run, locked": lives,
@@ -182,6 +210,28 @@ async def test_the_queue_is_read_by_its_index_and_no_further_than_its_first_few(
     of_a_shape = [kinds for node in every if "CTE Scan" not in (kinds := {each["Node Type"] for each in nodes(node)})]
     sorted_by = {kind for kinds in of_a_shape for kind in kinds if "Sort" in kind}
     assert not sorted_by, f"a shape's runs come in the order of the index: {plans}"
+
+
+ALL = {
+    "state": OpRunState.FAILED,
+    "op_definition": "op-2",
+    "image": "image-2",
+    "tags": ("tag-2",),
+    "reason": "op_error",
+    "worker_id": "w3",
+    "submitted_by": "user-2",
+    "created_gte": NOW,
+}
+SOME = [dict(some) for size in range(len(ALL) + 1) for some in itertools.combinations(ALL.items(), size)]
+
+
+@pytest.mark.parametrize("some", SOME, ids=lambda some: " ".join(some) or "none")
+async def test_under_any_filters_a_page_is_found_by_an_index(some: Any, explained: Any):
+    """Several filters at once may meet in bitmaps, of which the few that are left are sorted; one alone never is."""
+    plans = await explained(lambda c: pages.newest_first(c, Filters(**some), 11, after=CURSOR))
+    assert not set(scanned()) & set(FULL), plans
+    kinds = {node["Node Type"] for plan in Explaining.plans for node in nodes(plan)}
+    assert len(some) > 1 or "Sort" not in kinds, plans
 
 
 @pytest.mark.parametrize("name", [name for name in ASKED if "page" in name])

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from gyoza.models.resources import Constraints
-from gyoza.store import cluster, definitions, files, queue, runs
+from gyoza.store import cluster, definitions, files, new_runs, queue, runs
 from gyoza.store.database import Connection, Database
 from gyoza.store.files import File
 from gyoza.store.ids import new_id
@@ -75,8 +75,8 @@ async def test_revisions_count_up_and_the_one_deployed_last_is_the_latest(undone
 async def waits(connection: Connection, minutes: int, cpu_m: int | None, *engines: str) -> str:
     run_id = new_id(NOW)
     at = NOW + timedelta(minutes=minutes)
-    run = runs.NewRun(run_id, at, at, 5, {}, Constraints(cpu_m), 1, engines or ("docker",))
-    await runs.insert(connection, [run])
+    run = new_runs.NewRun(run_id, at, 5, {}, Constraints(cpu_m), engines or ("docker",))
+    await new_runs.insert(connection, [run])
     return run_id
 
 
@@ -95,8 +95,8 @@ async def test_an_empty_queue_shows_nothing(undone: Connection):
 
 
 async def test_many_runs_are_made_in_one(undone: Connection):
-    made = [runs.NewRun(new_id(NOW), NOW, NOW, 5, {"n": n}, Constraints(), 1, ("docker",)) for n in range(500)]
-    await runs.insert(undone, made)
+    made = [new_runs.NewRun(new_id(NOW), NOW, 5, {"n": n}, Constraints(), ("docker",)) for n in range(500)]
+    await new_runs.insert(undone, made)
     cursor = await undone.execute("SELECT count(*), count(DISTINCT run_id) FROM attempts WHERE state = 'PENDING'")
     assert await cursor.fetchone() == (500, 500)
 

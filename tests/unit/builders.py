@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from gyoza.models.definition import RetryPolicy
 from gyoza.models.lifecycle import EventType, OpRunState
 from gyoza.models.reasons import Reason
 from gyoza.models.resources import Constraints, Free
@@ -71,7 +72,7 @@ def at(seconds: float) -> datetime:
 
 
 def submitted(*, max_attempts: int = 1, priority: int = 5) -> Life:
-    return Life("run-1", 1, {1: Try(1)}, priority, queue_at(NOW, priority), max_attempts)
+    return Life("run-1", 1, {1: Try(1)}, priority, queue_at(NOW, priority), RetryPolicy(max_attempts))
 
 
 def assigned(worker: str = "w1", lease: str = "lease-1", **how: int) -> Life:

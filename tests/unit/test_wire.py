@@ -62,7 +62,7 @@ RUN = OpRun(
     inputs={"z": 1, "a": 2},
     outputs=None,
     constraints=NEEDS,
-    retry_policy=RetryPolicy(3),
+    retry_policy=RetryPolicy(3, 1.5, 3, 60, 0.5, ("op_error",), ("worker_lost",)),
     event_delivery=DELIVERY,
     progress=40,
     current_attempt=2,
@@ -81,6 +81,9 @@ RUN = OpRun(
     infra_losses=2,
     events_count=8,
     queue_at=at(3),
+    delete_after_s=60.5,
+    pinned=True,
+    replay_of="01890000-0000-7000-8000-000000000001",
 )
 DEFINITION = OpDefinition(
     id="op",
@@ -97,8 +100,10 @@ DEFINITION = OpDefinition(
     tags=("t",),
     bundle=BUNDLE,
     concurrency={"key": "k", "limit": 2},
+    delete_after_s=3600,
     revision=4,
     digest="sha256:11",
+    disabled=True,
 )
 VALUES = [
     EVENT,
@@ -145,8 +150,8 @@ def test_a_definition_needs_no_more_than_its_name(body: dict[str, Any]):
 
 
 def test_the_digest_covers_what_the_author_wrote_and_nothing_of_the_server_s():
-    assert DEFINITION.to_dict() == {**DEFINITION.content(), "revision": 4, "digest": "sha256:11"}
-    assert not {"revision", "digest"} & set(DEFINITION.content())
+    assert DEFINITION.to_dict() == {**DEFINITION.content(), "revision": 4, "digest": "sha256:11", "disabled": True}
+    assert not {"revision", "digest", "disabled"} & set(DEFINITION.content())
 
 
 def test_a_run_goes_out_with_every_field_of_the_contract():
@@ -154,7 +159,10 @@ def test_a_run_goes_out_with_every_field_of_the_contract():
         "id state priority image op_definition inputs outputs constraints retry_policy event_delivery progress "
         "current_attempt events execution_summary created_at updated_at"
     )
-    ours = "reason version revision submitted_by tags run_at timeouts user_failures infra_losses events_count queue_at"
+    ours = (
+        "reason version revision submitted_by tags run_at timeouts user_failures infra_losses events_count queue_at "
+        "delete_after_s pinned replay_of"
+    )
     assert list(RUN.to_dict()) == kept.split() + ours.split()
 
 

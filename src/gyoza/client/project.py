@@ -15,6 +15,7 @@ from gyoza.client import yaml_shape as shape
 from gyoza.models.bundle import Bundle
 from gyoza.models.definition import TYPES, InputSpecs, OpDefinition
 from gyoza.models.errors import ProjectError
+from gyoza.models.reasons import Reason
 from gyoza.models.resources import cpu_from_wire
 
 FILE = "gyoza.yml"
@@ -41,6 +42,7 @@ class Project:
     timeouts: Mapping[str, Any] = field(default_factory=dict[str, Any])
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     tags: Sequence[str] = ()
+    delete_after_s: float | None = None
     event_delivery: Mapping[str, Any] | None = None
     description: str | None = None
 
@@ -88,6 +90,7 @@ def definition_of(project: Project, bundle: Bundle | None) -> dict[str, Any]:
             "timeouts": project.timeouts,
             "execution": {"env": project.env},
             "tags": project.tags,
+            "delete_after_s": project.delete_after_s,
             "bundle": bundle.to_dict() if bundle else None,
             **described,
             "description": project.description or described.get("description"),
@@ -113,13 +116,28 @@ def _top(folder: Path) -> shape.Reader:
             "inputs": shape.mapping_of(_input_spec),
             "outputs": shape.mapping_of(_spec),
             "constraints": shape.section({"cpu": _cpu, "ram_mb": shape.whole(0), "vram_mb": shape.whole(0)}),
-            "retry_policy": shape.section({"max_attempts": shape.whole(1)}),
+            "retry_policy": _RETRY_POLICY,
             "timeouts": shape.section({"queue_s": shape.number, "start_s": shape.number, "run_s": shape.number}),
             "env": shape.mapping_of(shape.text),
             "tags": shape.list_of(shape.text),
+            "delete_after_s": shape.number,
             "event_delivery": _event_delivery,
         }
     )
+
+
+_REASONS = shape.list_of(shape.one_of(*Reason))
+_RETRY_POLICY = shape.section(
+    {
+        "max_attempts": shape.whole(1),
+        "backoff_s": shape.number,
+        "backoff_factor": shape.number,
+        "max_backoff_s": shape.number,
+        "jitter": shape.number,
+        "retry_on": _REASONS,
+        "fail_on": _REASONS,
+    }
+)
 
 
 def _requirements(folder: Path) -> shape.Reader:

@@ -10,10 +10,10 @@ from gyoza.store.database import Database
 
 
 async def cancel(database: Database, run_id: str, now: datetime) -> Life:
-    return await change_one(database, Change(run_id, _cancelled), now)
+    return await change_one(database, Change(run_id, cancelled), now)
 
 
-def _cancelled(life: Life, now: datetime) -> Life:
+def cancelled(life: Life, now: datetime) -> Life:
     if life.state.is_terminal:
         raise NotAllowedNow(f"Run is already in terminal state {life.state}")
     return lives.cancel(life, "Cancelled by user", now)

@@ -2,29 +2,34 @@
 
 import hashlib
 import json
-from dataclasses import replace
+from collections.abc import Callable, Coroutine
 from datetime import datetime
+from typing import Any
 
-import msgspec
 import rfc8785
 
+from gyoza.control.once import Asked, once
 from gyoza.models.definition import OpDefinition
 from gyoza.models.errors import DefinitionNotFound, Fault, Malformed
 from gyoza.store import definitions
 from gyoza.store.database import Connection, Database
-from gyoza.store.definitions import Revision
+from gyoza.store.definitions import as_definition
+from gyoza.store.idempotency import Reply
+
+Render = Callable[[OpDefinition, bool], Reply]
+"""How a revision is answered, and whether it is new."""
 
 
-async def deploy(database: Database, wanted: OpDefinition, now: datetime) -> tuple[OpDefinition, bool]:
-    """The revision, and whether it is new."""
-    content = wanted.content()
+async def deploy(
+    database: Database, wanted: OpDefinition, render: Render, now: datetime, asked: Asked | None = None
+) -> Reply:
+    text = json.dumps(wanted.content(), ensure_ascii=False)
 
-    async def work(connection: Connection) -> tuple[Revision, bool]:
-        text = json.dumps(content, ensure_ascii=False)
-        return await definitions.deploy(connection, wanted.id, wanted.version, digest(wanted), text, now)
+    async def work(connection: Connection) -> Reply:
+        revision, is_new = await definitions.deploy(connection, wanted.id, wanted.version, digest(wanted), text, now)
+        return render(as_definition(revision), is_new)
 
-    revision, is_new = await database.transact(work)
-    return as_definition(revision), is_new
+    return await once(database, asked, work, now)
 
 
 def digest(definition: OpDefinition) -> str:
@@ -33,11 +38,6 @@ def digest(definition: OpDefinition) -> str:
         return "sha256:" + hashlib.sha256(rfc8785.dumps(definition.content())).hexdigest()
     except rfc8785.CanonicalizationError as error:
         raise Malformed([Fault("", f"no canonical JSON: {error}", "not_canonical")]) from error
-
-
-def as_definition(revision: Revision) -> OpDefinition:
-    content = OpDefinition.from_dict(msgspec.json.decode(revision.content))
-    return replace(content, revision=revision.revision, digest=revision.digest)
 
 
 async def latest(database: Database, name: str, version: str | None) -> OpDefinition:
@@ -59,3 +59,32 @@ async def history(database: Database, name: str) -> list[OpDefinition]:
     if not found:
         raise DefinitionNotFound(name)
     return [as_definition(revision) for revision in found]
+
+
+async def disable(database: Database, name: str, now: datetime) -> OpDefinition:
+    """It takes no new runs; those that are there go on."""
+    return await _changed(database, name, lambda connection: definitions.set_disabled(connection, name, now))
+
+
+async def enable(database: Database, name: str) -> OpDefinition:
+    return await _changed(database, name, lambda connection: definitions.set_disabled(connection, name, None))
+
+
+async def delete(database: Database, name: str, now: datetime) -> None:
+    """Gone from every list; its runs and their history stay, and those that wait still run."""
+    await _changed(database, name, lambda connection: definitions.delete(connection, name, now))
+
+
+async def _changed(
+    database: Database, name: str, change: Callable[[Connection], Coroutine[Any, Any, None]]
+) -> OpDefinition:
+    """The definition after the change; as it was, when it is deleted."""
+
+    async def work(connection: Connection) -> OpDefinition:
+        before = await definitions.latest(connection, name)
+        if before is None:
+            raise DefinitionNotFound(name)
+        await change(connection)
+        return as_definition(await definitions.latest(connection, name) or before)
+
+    return await database.transact(work)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from gyoza.control.once import Asked, Reply, once
 from gyoza.models.errors import FileMissing
 from gyoza.models.run import is_run_id
 from gyoza.store import files
@@ -22,16 +23,27 @@ class Upload:
     media_type: str
 
 
-async def keep(database: Database, upload: Upload, adopt: Callable[[], None], now: datetime) -> tuple[File, bool]:
-    """The file, and whether it is new. `adopt` puts its bytes in place: never while the same bytes are deleted."""
+Render = Callable[[File, bool], Reply]
+"""How a file is answered, and whether it is new."""
+
+
+async def keep(
+    database: Database,
+    upload: Upload,
+    adopt: Callable[[], None],
+    render: Render,
+    now: datetime,
+    asked: Asked | None = None,
+) -> Reply:
+    """`adopt` puts its bytes in place: never while the same bytes are deleted."""
     file = File(new_id(now), upload.sha256, upload.name, upload.media_type, upload.size, now)
 
-    async def work(connection: Connection) -> tuple[File, bool]:
+    async def work(connection: Connection) -> Reply:
         await files.lock(connection, upload.sha256)
         adopt()
-        return await files.keep(connection, file)
+        return render(*await files.keep(connection, file))
 
-    return await database.transact(work)
+    return await once(database, asked, work, now)
 
 
 async def get(database: Database, file_id: str) -> File:

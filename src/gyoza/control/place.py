@@ -17,6 +17,7 @@ async def place(database: Database, epoch: int, now: datetime) -> int:
 
     async def work(connection: Connection) -> int:
         await leader.check(connection, epoch)
+        await queue.admit(connection, now)
         pending = await queue.window(connection)
         if not pending:
             return 0

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from gyoza.models.errors import InvalidQuery, RunNotFound
 from gyoza.models.run import EventEntry, OpAttempt, OpRun, is_run_id
 from gyoza.store import attempts, events, pages
 from gyoza.store.database import Connection, Database
-from gyoza.store.pages import Filters
+from gyoza.store.filters import Filters as Filters
+from gyoza.store.filters import Place
 
 MOST_EVENTS = 1000
 
@@ -69,10 +69,10 @@ async def attempts_of(database: Database, run_id: str) -> list[OpAttempt]:
         return await attempts.of_run(connection, run.id)
 
 
-async def _cursor(connection: Connection, name: str, run_id: str | None) -> tuple[datetime, str] | None:
+async def _cursor(connection: Connection, name: str, run_id: str | None) -> Place | None:
     if run_id is None:
         return None
-    created_at = await pages.created_at(connection, run_id) if is_run_id(run_id) else None
-    if created_at is None:
+    place = await pages.place_of(connection, run_id) if is_run_id(run_id) else None
+    if place is None:
         raise InvalidQuery(f"{name}: OpRun '{run_id}' not found")
-    return created_at, run_id
+    return place

@@ -1,26 +1,27 @@
-"""Taking back what is lost: workers that fell silent, and assignments that nobody took up. The leader alone does it."""
+"""Ending what is lost: workers that fell silent, and runs beyond their deadline. The leader alone does it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from gyoza.control.change import Change, change_all
 from gyoza.models.reasons import Reason
-from gyoza.policy.life import Life, take_back
+from gyoza.policy.life import Life, expire, take_back
 from gyoza.policy.liveness import Liveness, Pace, liveness
 from gyoza.store import attempts, bell, leader, workers
 from gyoza.store.attempts import Held
 from gyoza.store.database import Connection, Database
 
-START_S = 60.0
-"""Default of `timeouts.start_s`: how long an assignment may stay unacknowledged."""
+AT_ONCE = 1000
+"""How many runs one transaction ends: a crowd of them must not hold up everybody else."""
 
 
 async def reap(database: Database, epoch: int, pace: Pace, now: datetime) -> dict[str, int]:
-    """How many workers were evicted and how many assignments released."""
+    """How many workers were evicted, and how many runs ended by their deadline."""
     async with database.connection() as connection:
         silent = await workers.silent_since(connection, now - timedelta(seconds=pace.lease_s))
     evicted = [await evict(database, epoch, worker_id, pace, now) for worker_id in silent]
-    return {"evicted": sum(evicted), "released": await _release(database, epoch, now)}
+    return {"evicted": sum(evicted), "expired": await _expire(database, epoch, now)}
 
 
 async def evict(database: Database, epoch: int, worker_id: str, pace: Pace, now: datetime) -> bool:
@@ -47,15 +48,22 @@ async def let_go(
     await bell.ring(connection, [bell.QUEUE, worker_id])
 
 
-async def _release(database: Database, epoch: int, now: datetime) -> int:
+async def _expire(database: Database, epoch: int, now: datetime) -> int:
     async def work(connection: Connection) -> int:
         await leader.check(connection, epoch)
-        late = await attempts.unacknowledged(connection, now, START_S)
-        msg = "The worker did not take it up in time"
-        await change_all(connection, [_taking(run_id, n, Reason.RELEASED, msg) for run_id, n in late], now)
+        late = await attempts.overdue(connection, now, AT_ONCE)
+        await change_all(connection, [Change(run_id, _Expiring(n)) for run_id, n in late], now)
         return len(late)
 
     return await database.transact(work)
+
+
+@dataclass(frozen=True)
+class _Expiring:
+    attempt: int
+
+    def __call__(self, life: Life, now: datetime) -> Life:
+        return expire(life, self.attempt, now)
 
 
 def _taking(run_id: str, attempt: int, reason: Reason, msg: str) -> Change:

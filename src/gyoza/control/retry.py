@@ -11,4 +11,8 @@ _BY_HAND = Happening(EventType.RETRIED, "Manual retry", {"force": True})
 
 
 async def retry(database: Database, run_id: str, now: datetime) -> Life:
-    return await change_one(database, Change(run_id, lambda life, at: happen(life, _BY_HAND, at)), now)
+    return await change_one(database, Change(run_id, retried), now)
+
+
+def retried(life: Life, now: datetime) -> Life:
+    return happen(life, _BY_HAND, now)

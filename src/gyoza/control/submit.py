@@ -1,24 +1,41 @@
-"""Asking for runs: ad hoc, or of a definition, to whose latest revision a run stays pinned."""
+"""Asking for runs, one or ten thousand: ad hoc, of a definition, or once more what was asked for before.
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+A run of a definition stays pinned to the revision that was the latest when it was asked for.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
+from gyoza.control.once import Asked, once
 from gyoza.models.definition import EventDelivery, OpDefinition, RetryPolicy, Timeouts
-from gyoza.models.errors import DefinitionNotFound
+from gyoza.models.errors import DefinitionNotFound, Fault, InputValidationError, Malformed, Refusal
 from gyoza.models.lifecycle import OpRunState
 from gyoza.models.resources import Constraints
 from gyoza.models.run import DEFAULT_PRIORITY, ExecutionSummary, OpRun
-from gyoza.policy.life import queue_at
-from gyoza.store import bell, definitions, runs
+from gyoza.models.strictjson import pointer
+from gyoza.store import bell, definitions, new_runs
 from gyoza.store.database import Connection, Database
+from gyoza.store.definitions import Revision, as_definition
+from gyoza.store.idempotency import Reply
 from gyoza.store.ids import new_id
+from gyoza.store.new_runs import NewRun
 
 IMAGE_ENGINES = ("docker",)
 BUNDLE_ENGINES = ("docker", "process")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may be said of any run. `timeouts` and `retry_policy` hold the members that were given."""
+
+    priority: int = DEFAULT_PRIORITY
+    tags: Sequence[str] = ()
+    run_at: datetime | None = None
+    timeouts: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    retry_policy: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    delete_after_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -27,9 +44,8 @@ class AdHoc:
 
     image: str
     inputs: Any = field(default_factory=dict[str, Any])
-    priority: int = DEFAULT_PRIORITY
+    options: Options = field(default_factory=Options)
     constraints: Constraints = field(default_factory=Constraints)
-    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
     event_delivery: EventDelivery | None = None
 
 
@@ -41,67 +57,133 @@ class OfDefinition:
     inputs: Mapping[str, Any]
     raw: Mapping[str, Any]
     version: str | None = None
-    priority: int = DEFAULT_PRIORITY
+    options: Options = field(default_factory=Options)
 
 
-async def submit_ad_hoc(database: Database, wanted: AdHoc, now: datetime) -> OpRun:
-    new = runs.NewRun(
+Wanted = AdHoc | OfDefinition
+Render = Callable[[Sequence[OpRun]], Reply]
+"""How the runs that were made are answered."""
+
+
+async def submit(
+    database: Database, wanted: Wanted, by: str, render: Render, now: datetime, asked: Asked | None = None
+) -> Reply:
+    """Raises DefinitionNotFound, DefinitionDisabled, or InputValidationError with every fault."""
+
+    async def work(connection: Connection) -> Reply:
+        found = await _definitions(connection, [wanted])
+        return await keep(connection, [_drawn(wanted, found, by, now)], render)
+
+    return await once(database, asked, work, now)
+
+
+async def submit_all(
+    database: Database, wanted: Sequence[Wanted], by: str, render: Render, now: datetime, asked: Asked | None = None
+) -> Reply:
+    """All of them or none: Malformed names each item that is refused, and why."""
+
+    async def work(connection: Connection) -> Reply:
+        found = await _definitions(connection, wanted)
+        return await keep(connection, _drawn_all(wanted, found, by, now), render)
+
+    return await once(database, asked, work, now)
+
+
+async def _definitions(connection: Connection, wanted: Sequence[Wanted]) -> Mapping[tuple[str, str | None], Revision]:
+    """The revisions that are meant, by name and version; what is not there is absent."""
+    named = {(each.name, each.version) for each in wanted if isinstance(each, OfDefinition)}
+    return {
+        (name, version): found
+        for name, version in sorted(named, key=str)
+        if (found := await definitions.latest(connection, name, version, to_run=True))
+    }
+
+
+def _drawn_all(wanted: Sequence[Wanted], found: Mapping[Any, Revision], by: str, now: datetime) -> list[NewRun]:
+    drawn: list[NewRun] = []
+    faults: list[Fault] = []
+    for index, each in enumerate(wanted):
+        try:
+            drawn.append(_drawn(each, found, by, now))
+        except InputValidationError as refusal:
+            faults += [Fault(pointer("runs", index, "inputs"), text, refusal.code) for text in refusal.errors]
+        except Refusal as refusal:
+            faults.append(Fault(pointer("runs", index), refusal.detail, refusal.code))
+    if faults:
+        raise Malformed(faults)
+    return drawn
+
+
+def _drawn(wanted: Wanted, found: Mapping[Any, Revision], by: str, now: datetime) -> NewRun:
+    if isinstance(wanted, AdHoc):
+        return _of_image(wanted, by, now)
+    if (wanted.name, wanted.version) not in found:
+        raise DefinitionNotFound(wanted.name, wanted.version)
+    return _of_revision(wanted, as_definition(found[wanted.name, wanted.version]), by, now)
+
+
+def _of_image(wanted: AdHoc, by: str, now: datetime) -> NewRun:
+    return NewRun(
         id=new_id(now),
         created_at=now,
-        queue_at=queue_at(now, wanted.priority),
-        priority=wanted.priority,
+        submitted_by=by,
+        image=wanted.image,
         inputs=wanted.inputs,
         constraints=wanted.constraints,
-        max_attempts=wanted.retry_policy.max_attempts,
         engines=IMAGE_ENGINES,
-        image=wanted.image,
         event_delivery=wanted.event_delivery,
+        **_chosen(wanted.options, RetryPolicy(), Timeouts()),
     )
-    return await _keep(database, new)
 
 
-async def submit_of_definition(database: Database, wanted: OfDefinition, now: datetime) -> OpRun:
-    """Raises DefinitionNotFound, or InputValidationError with every fault."""
-    async with database.connection() as connection:
-        found = await definitions.latest(connection, wanted.name, wanted.version)
-    if found is None:
-        raise DefinitionNotFound(wanted.name, wanted.version)
-    definition = OpDefinition.from_dict(msgspec.json.decode(found.content))
+def _of_revision(wanted: OfDefinition, definition: OpDefinition, by: str, now: datetime) -> NewRun:
     checked = definition.input_specs.validate(wanted.inputs)
-    new = runs.NewRun(
+    options = wanted.options
+    inherited = replace(
+        options,
+        tags=list(dict.fromkeys([*definition.tags, *options.tags])),
+        delete_after_s=definition.delete_after_s if options.delete_after_s is None else options.delete_after_s,
+    )
+    return NewRun(
         id=new_id(now),
         created_at=now,
-        queue_at=queue_at(now, wanted.priority),
-        priority=wanted.priority,
+        submitted_by=by,
+        image=definition.image,
+        op_definition=definition.id,
+        revision=definition.revision,
+        version=definition.version,
         inputs={name: wanted.raw[name] if _given(wanted, name) else value for name, value in checked.items()},
         constraints=definition.constraints,
-        max_attempts=definition.retry_policy.max_attempts,
         engines=BUNDLE_ENGINES if definition.bundle else IMAGE_ENGINES,
-        image=definition.image,
-        op_definition=found.name,
-        revision=found.revision,
-        version=found.version,
         event_delivery=definition.event_delivery,
-        timeouts=definition.timeouts,
-        tags=definition.tags,
+        **_chosen(inherited, definition.retry_policy, definition.timeouts),
     )
-    return await _keep(database, new)
+
+
+def _chosen(options: Options, retry_policy: RetryPolicy, timeouts: Timeouts) -> dict[str, Any]:
+    """The members of a run that its options decide, over what they inherit."""
+    return {
+        "priority": options.priority,
+        "tags": options.tags,
+        "run_at": options.run_at,
+        "retry_policy": replace(retry_policy, **options.retry_policy),
+        "timeouts": replace(timeouts, **options.timeouts),
+        "delete_after_s": options.delete_after_s,
+    }
 
 
 def _given(wanted: OfDefinition, name: str) -> bool:
     return wanted.inputs.get(name) is not None
 
 
-async def _keep(database: Database, new: runs.NewRun) -> OpRun:
-    async def work(connection: Connection) -> None:
-        await runs.insert(connection, [new])
-        await bell.ring(connection, [bell.QUEUE])
-
-    await database.transact(work)
-    return born(new)
+async def keep(connection: Connection, new: Sequence[NewRun], render: Render) -> Reply:
+    """Within a transaction: the runs are there, and the queue hears of them."""
+    await new_runs.insert(connection, new)
+    await bell.ring(connection, [bell.QUEUE])
+    return render([born(each) for each in new])
 
 
-def born(new: runs.NewRun) -> OpRun:
+def born(new: NewRun) -> OpRun:
     """The run as it stands right after its creation, which writes no event."""
     return OpRun(
         id=new.id,
@@ -112,7 +194,7 @@ def born(new: runs.NewRun) -> OpRun:
         inputs=new.inputs,
         outputs=None,
         constraints=new.constraints,
-        retry_policy=RetryPolicy(new.max_attempts),
+        retry_policy=new.retry_policy,
         event_delivery=new.event_delivery,
         progress=0,
         current_attempt=1,
@@ -124,6 +206,9 @@ def born(new: runs.NewRun) -> OpRun:
         revision=new.revision,
         submitted_by=new.submitted_by,
         tags=new.tags,
-        timeouts=new.timeouts or Timeouts(),
+        run_at=new.run_at,
+        timeouts=new.timeouts,
         queue_at=new.queue_at,
+        delete_after_s=new.delete_after_s,
+        replay_of=new.replay_of,
     )

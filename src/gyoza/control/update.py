@@ -1,4 +1,4 @@
-"""PATCH of a run: state, outputs and priority, each optional, in one transaction."""
+"""PATCH of a run: state, outputs, priority and whether it is pinned, each optional, in one transaction."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,11 +24,12 @@ _EVENTS: Mapping[OpRunState, Happening] = {
 
 @dataclass(frozen=True)
 class Update:
-    """`outputs` is JSON as it was received."""
+    """`outputs` is JSON as it was received. What is `pinned` is kept, however old it is."""
 
     state: str | None = None
     outputs: Any = None
     priority: int | None = None
+    pinned: bool | None = None
 
     def __call__(self, life: Life, now: datetime) -> Life:
         life = _set_state(life, self.state, now) if self.state is not None else life
@@ -44,6 +45,8 @@ async def update(database: Database, run_id: str, wanted: Update, now: datetime)
             entered = outcome.queue_at + outcome.priority * PRIORITY_POINT
             await runs.reprioritise(connection, run_id, wanted.priority, queue_at(entered, wanted.priority), now)
             await bell.ring(connection, [bell.QUEUE])
+        if wanted.pinned is not None:
+            await runs.pin(connection, run_id, wanted.pinned, now)
 
     await database.transact(work)
 

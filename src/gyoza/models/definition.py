@@ -104,16 +104,39 @@ class InputSpecs(dict[str, InputSpec]):
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """`max_attempts` counts the first attempt."""
+    """`max_attempts` counts the first attempt; `jitter`, 0 to 1, is how much of a pause is left to chance.
+
+    The pause before the next attempt is `backoff_s`, times `backoff_factor` for each failure after the first, at most
+    `max_backoff_s`. Of the failures that spend attempts, those in `retry_on` are tried again (None: as their reason
+    says); what is in `fail_on` never is. Both hold reasons.
+    """
 
     max_attempts: int = 1
+    backoff_s: float = 0
+    backoff_factor: float = 2
+    max_backoff_s: float | None = None
+    jitter: float = 0
+    retry_on: Sequence[str] | None = None
+    fail_on: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        return {"max_attempts": self.max_attempts}
+        return {
+            "max_attempts": self.max_attempts,
+            "backoff_s": self.backoff_s,
+            "backoff_factor": self.backoff_factor,
+            "max_backoff_s": self.max_backoff_s,
+            "jitter": self.jitter,
+            "retry_on": None if self.retry_on is None else list(self.retry_on),
+            "fail_on": list(self.fail_on),
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any] | None) -> "RetryPolicy":
-        return cls((data or {}).get("max_attempts", 1))
+        """Null counts as absent, and what this version does not know is ignored."""
+        data = data or {}
+        known: dict[str, Any] = {f.name: data[f.name] for f in fields(cls) if data.get(f.name) is not None}
+        known.update({name: tuple(known[name]) for name in ("retry_on", "fail_on") if name in known})
+        return cls(**known)
 
 
 @dataclass(frozen=True)
@@ -180,7 +203,10 @@ class Execution:
 
 @dataclass(frozen=True)
 class OpDefinition:
-    """`revision` and `digest` are the server's; everything else is the author's."""
+    """`revision`, `digest` and `disabled` are the server's; everything else is the author's.
+
+    `delete_after_s`: how long after their end its runs are kept; None leaves that to the server.
+    """
 
     id: str
     version: str | None = None
@@ -196,8 +222,10 @@ class OpDefinition:
     tags: Sequence[str] = ()
     bundle: Bundle | None = None
     concurrency: Mapping[str, Any] | None = None
+    delete_after_s: float | None = None
     revision: int | None = None
     digest: str | None = None
+    disabled: bool = False
 
     def content(self) -> dict[str, Any]:
         """What the author deployed: the part that the digest covers."""
@@ -216,10 +244,11 @@ class OpDefinition:
             "tags": list(self.tags),
             "bundle": self.bundle.to_dict() if self.bundle else None,
             "concurrency": self.concurrency,
+            "delete_after_s": self.delete_after_s,
         }
 
     def to_dict(self) -> dict[str, Any]:
-        return {**self.content(), "revision": self.revision, "digest": self.digest}
+        return {**self.content(), "revision": self.revision, "digest": self.digest, "disabled": self.disabled}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "OpDefinition":
@@ -239,6 +268,8 @@ class OpDefinition:
             tags=tuple(data.get("tags") or ()),
             bundle=Bundle.from_dict(bundle) if bundle else None,
             concurrency=data.get("concurrency"),
+            delete_after_s=data.get("delete_after_s"),
             revision=data.get("revision"),
             digest=data.get("digest"),
+            disabled=data.get("disabled", False),
         )

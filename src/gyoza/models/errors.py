@@ -6,7 +6,7 @@
         Forbidden                    403
         NotFound                     404  RunNotFound DefinitionNotFound AttemptNotFound WorkerNotFound FileMissing
         Conflict                     409  AttemptIsLeased LeaseLost StaleAttempt WorkerNameTaken Superseded
-                                          NotRegistered
+                                          NotRegistered DefinitionDisabled IdempotencyKeyReused
         NotAllowedNow                400  OpRunLockedException TransitionRefused InvalidQuery
         InputValidationError         400  inputs that do not satisfy an op's input_specs
         Malformed                    422  wrong type, missing field, out of bounds
@@ -132,6 +132,22 @@ class NotRegistered(Conflict):
 
     def __init__(self, worker_id: str):
         super().__init__(f"Worker '{worker_id}' is not registered, or was evicted: register it anew first")
+
+
+class DefinitionDisabled(Conflict):
+    code = "definition_disabled"
+
+    def __init__(self, name: str):
+        super().__init__(f"OpDefinition '{name}' is disabled and takes no new runs: enable it first")
+
+
+class IdempotencyKeyReused(Conflict):
+    code = "idempotency_key_reused"
+
+    def __init__(self, key: str):
+        super().__init__(
+            f"The Idempotency-Key '{key}' was used for another request: send a new key, or exactly what was sent before"
+        )
 
 
 class NotAllowedNow(Refusal):

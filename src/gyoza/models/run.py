@@ -154,7 +154,11 @@ class OpAttempt:
 
 @dataclass(frozen=True)
 class OpRun:
-    """One execution asked for. `events` are the current attempt's newest 100; their ids count over the whole run."""
+    """One execution asked for. `events` are the current attempt's newest 100; their ids count over the whole run.
+
+    `run_at`: the current attempt is not placed before; `delete_after_s`: kept for so long after its end, unless
+    `pinned`; `replay_of`: the run that was asked for again.
+    """
 
     id: str
     state: OpRunState
@@ -183,6 +187,9 @@ class OpRun:
     infra_losses: int = 0
     events_count: int = 0
     queue_at: datetime | None = None
+    delete_after_s: float | None = None
+    pinned: bool = False
+    replay_of: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -213,6 +220,9 @@ class OpRun:
             "infra_losses": self.infra_losses,
             "events_count": self.events_count,
             "queue_at": time_to_wire(self.queue_at),
+            "delete_after_s": self.delete_after_s,
+            "pinned": self.pinned,
+            "replay_of": self.replay_of,
         }
 
     @classmethod

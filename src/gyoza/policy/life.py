@@ -8,12 +8,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zlib import crc32
 
+from gyoza.models.definition import RetryPolicy, Timeouts
 from gyoza.models.errors import AttemptIsLeased, AttemptNotFound, Fault, LeaseLost, Malformed, StaleAttempt
 from gyoza.models.lifecycle import HOLDER_ALONE, EventType, OpRunState, next_state
 from gyoza.models.payloads import faults
 from gyoza.models.reasons import Reason
 from gyoza.models.run import EventEntry, ExecutionSummary
+from gyoza.policy.deadline import deadline
 from gyoza.policy.retry import Budgets, again
 
 PRIORITY_POINT = timedelta(hours=1)
@@ -28,7 +31,10 @@ def queue_at(entered: datetime, priority: int) -> datetime:
 
 @dataclass(frozen=True)
 class Try:
-    """What of an attempt decides, and what a change may leave on it."""
+    """What of an attempt decides, and what a change may leave on it.
+
+    `deadline`: until when it may stay in its state; then the server ends it.
+    """
 
     attempt: int
     state: OpRunState = OpRunState.PENDING
@@ -45,6 +51,7 @@ class Try:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     settled_at: datetime | None = None
+    deadline: datetime | None = None
 
     @property
     def is_leased(self) -> bool:
@@ -56,6 +63,7 @@ class Life:
     """A run while it is locked, with the attempts that matter.
 
     These are the current one, and of the earlier ones those that are not settled yet and those that somebody speaks of.
+    `run_at`: the current attempt is not placed before; `due`: that time has come.
     """
 
     run_id: str
@@ -63,7 +71,10 @@ class Life:
     tries: Mapping[int, Try]
     priority: int
     queue_at: datetime
-    max_attempts: int
+    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    run_at: datetime | None = None
+    due: bool = True
     budgets: Budgets = field(default_factory=Budgets)
     next_event: int = 0
     changed_at: datetime = _LONG_AGO
@@ -159,6 +170,8 @@ def happen(life: Life, event: Happening, now: datetime, *, by_server: bool = Fal
     if event.type is EventType.RETRIED:
         return _reopen(life, now).with_event(event, now)
     tried = replace(_EFFECTS.get(event.type, _noted)(life.now_on, event, now), state=state)
+    if state is not life.state:
+        tried = replace(tried, deadline=deadline(state, life.timeouts, now, held=tried.held_by is not None))
     return _spend(life.with_try(tried), event, tried).with_event(event, now)
 
 
@@ -167,10 +180,12 @@ def and_again(life: Life, event: Happening, now: datetime) -> Life:
     ended = life.now_on
     if event.type is not EventType.FAILED or ended.reason is None:
         return life
-    if not again(ended.reason, life.budgets, life.max_attempts, retryable=event.says("retryable")):
+    chance = crc32(f"{life.run_id} {life.current}".encode()) / 2**32
+    pause = again(ended.reason, life.budgets, life.retry_policy, retryable=event.says("retryable"), chance=chance)
+    if pause is None:
         return life
     retried = Happening(EventType.RETRIED, f"Retried after {ended.reason}", {"reason": ended.reason.value})
-    return happen(life, retried, now)
+    return _postpone(happen(life, retried, now), pause, now)
 
 
 def assign(life: Life, to: Assignment, now: datetime) -> Life:
@@ -179,6 +194,14 @@ def assign(life: Life, to: Assignment, now: datetime) -> Life:
     life = happen(life, Happening(EventType.ASSIGNED, f"Assigned to {to.worker_id}", payload), now, by_server=True)
     held = replace(life.now_on, held_by=to.worker_id, lease=to.lease, gpu_ids=to.gpu_ids, assigned_at=now)
     return life.with_try(held)
+
+
+def expire(life: Life, attempt: int, now: datetime) -> Life:
+    """The server ends what stayed in its state beyond its deadline; a no-op when it has moved on."""
+    tried = life.tries.get(attempt)
+    if tried is None or tried.deadline is None or tried.deadline > now or not is_live(life, attempt):
+        return life
+    return take_back(life, attempt, *_OVERDUE[tried.state], now)
 
 
 def take_back(life: Life, attempt: int, reason: Reason, msg: str, now: datetime) -> Life:
@@ -205,12 +228,25 @@ def acknowledge(life: Life, attempt: int, now: datetime) -> Life:
     held = life.tries.get(attempt)
     if held is None or held.acknowledged_at is not None:
         return life
-    return life.with_try(replace(held, acknowledged_at=now))
+    return life.with_try(replace(held, acknowledged_at=now, deadline=None))
 
 
 def _reopen(life: Life, now: datetime) -> Life:
     opened = Try(life.current + 1)
-    return replace(life.with_try(opened), current=opened.attempt, queue_at=queue_at(now, life.priority))
+    reopened = replace(life.with_try(opened), current=opened.attempt)
+    return _postpone(reopened, timedelta(0), now)
+
+
+def _postpone(life: Life, pause: timedelta, now: datetime) -> Life:
+    """The current attempt enters the queue after `pause`: from then on it waits, and its time in the queue counts."""
+    entered = now + pause
+    waiting = replace(life.now_on, deadline=deadline(OpRunState.PENDING, life.timeouts, entered))
+    return replace(
+        life.with_try(waiting),
+        queue_at=queue_at(entered, life.priority),
+        run_at=entered if pause else None,
+        due=not pause,
+    )
 
 
 def _spend(life: Life, event: Happening, tried: Try) -> Life:
@@ -262,6 +298,11 @@ def _finished(tried: Try, reason: Reason | None, now: datetime) -> Try:
     )
 
 
+_OVERDUE: Mapping[OpRunState, tuple[Reason, str]] = {
+    OpRunState.PENDING: (Reason.QUEUE_TIMEOUT, "It waited in the queue for longer than its queue_s"),
+    OpRunState.ASSIGNED: (Reason.RELEASED, "The worker did not take it up in time"),
+    OpRunState.RUNNING: (Reason.RUN_TIMEOUT, "It ran for longer than its run_s"),
+}
 _EFFECTS: Mapping[EventType, Callable[[Try, Happening, datetime], Try]] = {
     EventType.STARTED: _started,
     EventType.PROGRESS: _progressed,

@@ -95,6 +95,9 @@ class RunOut(Out):
     infra_losses: int
     events_count: int
     queue_at: datetime
+    delete_after_s: float | None
+    pinned: bool
+    replay_of: str | None
 
 
 class RunsOut(Out):
@@ -102,6 +105,19 @@ class RunsOut(Out):
     data: list[RunOut]
     has_more: bool
     url: Literal["/runs"]
+
+
+class BatchOut(Out):
+    object: Literal["batch"]
+    count: int
+    ids: list[str] = Field(description="in the order of the items")
+
+
+class SweptOut(Out):
+    matched: int = Field(description="runs that the filters find and that can be changed so")
+    changed: int
+    has_more: bool = Field(description="there are more than these: ask again")
+    dry_run: bool
 
 
 class AttemptOut(Out):
@@ -124,6 +140,7 @@ class AttemptOut(Out):
 class DefinitionOut(Deploy):
     revision: int
     digest: str
+    disabled: bool
 
 
 class StopOut(AttemptName):

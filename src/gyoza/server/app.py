@@ -17,12 +17,12 @@ from gyoza.server.auth import Authentication
 from gyoza.server.context import Context, Routes, security
 from gyoza.server.filestore import FileStore
 from gyoza.server.loops import lead
-from gyoza.server.routes import definitions, files, health, runs, workers
+from gyoza.server.routes import bulk, definitions, files, health, runs, workers
 from gyoza.server.settings import Settings
 from gyoza.store.bell import Bell
 from gyoza.store.database import Database
 
-ROUTERS: tuple[Routes, ...] = (health.router, definitions.router, runs.router, workers.router, files.router)
+ROUTERS: tuple[Routes, ...] = tuple(each.router for each in (health, definitions, bulk, runs, workers, files))
 _TITLE, _VERSION = "Gyoza", version("gyoza")
 _SECURITY = {
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},

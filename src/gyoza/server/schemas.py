@@ -32,9 +32,14 @@ def _in_utc(moment: datetime) -> datetime:
 INT32 = 2**31 - 1
 Priority = Annotated[int, Field(ge=-1000, le=1000)]
 Amount = Annotated[int, Field(ge=0, le=INT32)]
-Text = Annotated[str, Field(min_length=1, max_length=1000)]
+# What is found by an index has a bound there: 2,700 bytes, and a character may have four.
+Text = Annotated[str, Field(min_length=1, max_length=600)]
+VersionText = Annotated[str, Field(min_length=1, max_length=400)]
+Tag = Annotated[str, Field(min_length=1, max_length=200)]
+Tags = Annotated[list[Tag], Field(max_length=50)]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^/\x00-\x1f]+$")]
 Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86400)]
+Span = Annotated[float, Field(ge=0, le=10 * 365 * 86400)]
 Attempt = Annotated[int, Field(ge=1, le=INT32)]
 Event = Annotated[EventType, Field(strict=False)]
 Moment = Annotated[AwareDatetime, Field(strict=False), AfterValidator(_in_utc)]
@@ -56,8 +61,30 @@ class ConstraintsBody(Kept):
     vram_mb: Amount | None = None
 
 
+Spending = Literal[
+    "op_error",
+    "oom_killed",
+    "gpu_memory_exceeded",
+    "run_timeout",
+    "invalid_output",
+    "image_not_found",
+    "bundle_broken",
+    "not_allowed",
+    "external",
+]
+"""The reasons that spend attempts; those that cost an infrastructure loss follow."""
+Losing = Literal["image_pull_failed", "start_failed", "start_timeout", "disk_full", "worker_lost"]
+Pause = Annotated[float, Field(ge=0, le=30 * 86400)]
+
+
 class RetryPolicyBody(Kept):
     max_attempts: int = Field(1, ge=1, le=1000, description="the first one counts")
+    backoff_s: Pause = 0
+    backoff_factor: float = Field(2, ge=1, le=100)
+    max_backoff_s: Pause | None = None
+    jitter: float = Field(0, ge=0, le=1, description="how much of a pause is left to chance")
+    retry_on: list[Spending] | None = Field(None, description="null: as each reason says")
+    fail_on: list[Spending | Losing] = Field(default_factory=list[Spending | Losing])
 
 
 class EventDeliveryBody(Kept):
@@ -65,25 +92,69 @@ class EventDeliveryBody(Kept):
     attributes: Json = Field(default_factory=dict)
 
 
-class CreateRun(Kept):
-    image: Text
+class TimeoutsBody(Ours):
+    queue_s: Seconds | None = None
+    start_s: Seconds | None = None
+    run_s: Seconds | None = None
+
+
+class OptionsBody(Kept):
+    """What may be said of any run."""
+
     priority: Priority = 5
+    tags: Tags = Field(default_factory=list)
+    run_at: Moment | None = Field(None, description="not before this time")
+    timeouts: TimeoutsBody | None = None
+    retry_policy: RetryPolicyBody | None = None
+    delete_after_s: Span | None = Field(None, description="kept for so long after its end")
+
+
+class CreateRun(OptionsBody):
+    image: Text
     inputs: Json = Field(default_factory=dict)
     constraints: ConstraintsBody | None = None
-    retry_policy: RetryPolicyBody | None = None
     event_delivery: EventDeliveryBody | None = None
 
 
-class CreateRunOfDefinition(Kept):
+class CreateRunOfDefinition(OptionsBody):
     inputs: Json = Field(default_factory=dict)
-    priority: Priority = 5
     version: str | None = None
+
+
+class Replay(OptionsBody):
+    """What is to differ from the run that is replayed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class BatchItem(CreateRun):
+    """A run of an image, or of a definition: one of the two."""
+
+    model_config = ConfigDict(extra="forbid")
+    image: Text | None = None  # type: ignore[assignment]
+    op_definition: str | None = None
+    version: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "BatchItem":
+        if (self.image is None) == (self.op_definition is None):
+            raise ValueError("give an image or an op_definition, and not both")
+        if self.op_definition is None and self.version is not None:
+            raise ValueError("a version belongs to an op_definition")
+        if self.op_definition is not None and (self.constraints or self.event_delivery):
+            raise ValueError("constraints and event_delivery are the definition's")
+        return self
+
+
+class Batch(Ours):
+    runs: list[BatchItem] = Field(min_length=1, max_length=10_000)
 
 
 class UpdateRun(Kept):
     state: str | None = None
     outputs: Json | None = None
     priority: Priority | None = None
+    pinned: bool | None = Field(None, description="kept, however old it is")
 
 
 class EventBody(Kept):
@@ -103,12 +174,6 @@ class SpecBody(Kept):
         if self.default is not None and not TYPES[self.type](self.default):
             raise ValueError(f"the default is not of type {self.type}")
         return self
-
-
-class TimeoutsBody(Ours):
-    queue_s: Seconds | None = None
-    start_s: Seconds | None = None
-    run_s: Seconds | None = None
 
 
 class ExecutionBody(Ours):
@@ -131,7 +196,7 @@ class BundleBody(Ours):
 
 class Deploy(Kept):
     id: Name
-    version: Text | None = None
+    version: VersionText | None = None
     image: Text | None = None
     input_specs: dict[str, SpecBody] = Field(default_factory=dict)
     output_specs: dict[str, SpecBody] = Field(default_factory=dict)
@@ -141,9 +206,10 @@ class Deploy(Kept):
     description: str | None = None
     timeouts: TimeoutsBody | None = None
     execution: ExecutionBody | None = None
-    tags: list[Text] | None = None
+    tags: Tags | None = None
     bundle: BundleBody | None = None
     concurrency: Json | None = None
+    delete_after_s: Span | None = Field(None, description="its runs are kept for so long after their end")
 
     @model_validator(mode="after")
     def _runnable(self) -> "Deploy":

@@ -1,6 +1,7 @@
 """What a server is told: options over environment over defaults."""
 
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,10 @@ from gyoza.policy.liveness import Pace
 
 @dataclass(frozen=True)
 class Settings:
-    """`database_url` None: the embedded database of `data_dir`. `api_key` None: the one kept in `data_dir`."""
+    """`database_url` None: the embedded database of `data_dir`. `api_key` None: the one kept in `data_dir`.
+
+    `retention_days`: how long runs are kept after their end; 0 for ever.
+    """
 
     data_dir: Path
     host: str = "127.0.0.1"
@@ -26,6 +30,7 @@ class Settings:
     direct_url: str | None = None
     api_key: str | None = None
     pace: Pace = field(default_factory=Pace)
+    retention_days: float = 30
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], **options: object) -> "Settings":
@@ -39,6 +44,7 @@ class Settings:
             "database_url": environ.get("GYOZA_DATABASE_URL"),
             "direct_url": environ.get("GYOZA_DATABASE_DIRECT_URL"),
             "api_key": environ.get("GYOZA_API_KEY"),
+            "retention_days": _days(environ, "GYOZA_RETENTION_DAYS"),
             "pace": Pace(_seconds(environ, "GYOZA_HEARTBEAT_S", 5), _seconds(environ, "GYOZA_LEASE_S", 20)),
         }
         said.update({name: value for name, value in options.items() if value is not None})
@@ -94,6 +100,15 @@ def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
     if not 0 < value < 86400:
         raise StartUpError(f"{name} must be a number of seconds above 0, not '{text}'")
     return value
+
+
+def _days(environ: Mapping[str, str], name: str) -> float | None:
+    text = environ.get(name)
+    if not text:
+        return None
+    if not re.fullmatch(r"\d{1,5}(\.\d+)?", text):
+        raise StartUpError(f"{name} must be a number of days, or 0 to keep runs for ever, not '{text}'")
+    return float(text)
 
 
 def _bracketed(host: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from fastapi import Request, Response
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from gyoza.models.errors import Fault, Malformed, TooLarge
 from gyoza.models.lifecycle import EventType
@@ -63,7 +63,7 @@ def members(raw: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
 def checked(shape: type[Shape], value: Any) -> Shape:
     """`value` in the given shape; Malformed names every fault."""
     try:
-        return TypeAdapter(shape).validate_python(value)
+        return shape.model_validate(value)
     except ValidationError as error:
         raise Malformed([_fault(detail) for detail in error.errors()]) from error
 

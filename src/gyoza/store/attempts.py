@@ -23,7 +23,7 @@ async def tries(connection: Connection, run_ids: Sequence[str], named: Sequence[
     cursor = await connection.execute(
         """
         SELECT a.run_id, a.attempt, a.state, a.progress, a.reason, a.summary, a.held_by, a.lease_token, a.gpu_ids,
-            a.last_report, a.assigned_at, a.acknowledged_at, a.started_at, a.finished_at, a.settled_at
+            a.last_report, a.assigned_at, a.acknowledged_at, a.started_at, a.finished_at, a.settled_at, a.deadline
         FROM attempts a JOIN runs r ON r.id = a.run_id
         WHERE a.run_id = ANY(%s::uuid[])
             AND (a.attempt = r.current_attempt OR a.settled_at IS NULL OR a.attempt = ANY(%s::integer[]))
@@ -42,15 +42,16 @@ async def write(connection: Connection, changed: Iterable[tuple[str, Try]]) -> N
         """
         INSERT INTO attempts (
             run_id, attempt, state, progress, outputs, reason, summary, held_by, lease_token, gpu_ids, last_report,
-            assigned_at, acknowledged_at, started_at, finished_at, settled_at, cpu_m, ram_mb, vram_mb)
+            assigned_at, acknowledged_at, started_at, finished_at, settled_at, deadline, cpu_m, ram_mb, vram_mb)
         SELECT
             new.run_id, new.attempt, new.state, new.progress, new.outputs, new.reason, new.summary, new.held_by,
             new.lease_token, new.gpu_ids, new.last_report, new.assigned_at, new.acknowledged_at, new.started_at,
-            new.finished_at, new.settled_at, r.cpu_m, r.ram_mb, r.vram_mb
+            new.finished_at, new.settled_at, new.deadline, r.cpu_m, r.ram_mb, r.vram_mb
         FROM json_to_recordset(%s::json) AS new (
             run_id uuid, attempt integer, state text, progress integer, outputs json, reason text, summary json,
             held_by text, lease_token text, gpu_ids integer[], last_report integer, assigned_at timestamptz,
-            acknowledged_at timestamptz, started_at timestamptz, finished_at timestamptz, settled_at timestamptz)
+            acknowledged_at timestamptz, started_at timestamptz, finished_at timestamptz, settled_at timestamptz,
+            deadline timestamptz)
         JOIN runs r ON r.id = new.run_id
         ON CONFLICT (run_id, attempt) DO UPDATE SET
             state = excluded.state, progress = excluded.progress,
@@ -58,7 +59,7 @@ async def write(connection: Connection, changed: Iterable[tuple[str, Try]]) -> N
             summary = excluded.summary, held_by = excluded.held_by, lease_token = excluded.lease_token,
             gpu_ids = excluded.gpu_ids, last_report = excluded.last_report, assigned_at = excluded.assigned_at,
             acknowledged_at = excluded.acknowledged_at, started_at = excluded.started_at,
-            finished_at = excluded.finished_at, settled_at = excluded.settled_at
+            finished_at = excluded.finished_at, settled_at = excluded.settled_at, deadline = excluded.deadline
         """,
         [msgspec.json.encode([_row(run_id, tried) for run_id, tried in changed]).decode()],
     )
@@ -154,16 +155,14 @@ def _assigned(row: Sequence[Any]) -> Assigned:
     return Assigned(run_id, attempt, lease, op_definition, image, inputs, constraints, gpu_ids, timeouts, spec)
 
 
-async def unacknowledged(connection: Connection, now: datetime, start_s: float) -> list[tuple[str, int]]:
-    """Handed out longer than `start_s` ago (or than the run's own `start_s`), and never heard of since."""
+async def overdue(connection: Connection, now: datetime, limit: int) -> list[tuple[str, int]]:
+    """Those that are not over and beyond their deadline, the oldest first."""
     cursor = await connection.execute(
         """
-        SELECT a.run_id, a.attempt FROM attempts a JOIN runs r ON r.id = a.run_id
-        WHERE a.held_by IS NOT NULL AND a.settled_at IS NULL AND a.state = 'ASSIGNED' AND a.acknowledged_at IS NULL
-            AND a.assigned_at < %s - make_interval(secs => coalesce((r.timeouts->>'start_s')::float, %s))
-        ORDER BY a.run_id LIMIT 1000
+        SELECT run_id, attempt FROM attempts
+        WHERE deadline IS NOT NULL AND finished_at IS NULL AND deadline <= %s ORDER BY deadline LIMIT %s
         """,
-        [now, start_s],
+        [now, limit],
     )
     return await cursor.fetchall()
 
@@ -205,7 +204,7 @@ def _attempt(row: Sequence[Any], newest: Sequence[EventEntry]) -> OpAttempt:
 
 def _try(row: Sequence[Any]) -> Try:
     (attempt, state, progress, reason, summary, held_by, lease, gpu_ids, last_report) = row[:9]
-    assigned_at, acknowledged_at, started_at, finished_at, settled_at = row[9:]
+    assigned_at, acknowledged_at, started_at, finished_at, settled_at, deadline = row[9:]
     return Try(
         attempt=attempt,
         state=OpRunState(state),
@@ -221,6 +220,7 @@ def _try(row: Sequence[Any]) -> Try:
         started_at=started_at,
         finished_at=finished_at,
         settled_at=settled_at,
+        deadline=deadline,
     )
 
 
@@ -242,4 +242,5 @@ def _row(run_id: str, tried: Try) -> dict[str, Any]:
         "started_at": time_to_wire(tried.started_at),
         "finished_at": time_to_wire(tried.finished_at),
         "settled_at": time_to_wire(tried.settled_at),
+        "deadline": time_to_wire(tried.deadline),
     }

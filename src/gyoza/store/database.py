@@ -119,4 +119,6 @@ async def _configure(connection: Connection) -> None:
     connection.adapters.register_loader("json", _RawJson)
     connection.adapters.register_loader("uuid", _Text)
     await connection.execute("SET TIME ZONE 'UTC'")
+    # What is asked for often is in memory: the default is for disks that turn, and reads whole tables too gladly.
+    await connection.execute("SET random_page_cost = 1.1")
     await connection.execute("SELECT set_config('idle_in_transaction_session_timeout', %s, false)", [FROZEN_AFTER_MS])

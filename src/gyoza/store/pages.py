@@ -1,56 +1,32 @@
 """Reading runs: one, or a page of them, newest first by (created_at, id)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from typing import Any, LiteralString
 
 import msgspec
 
-from gyoza.models.definition import EventDelivery, RetryPolicy, Timeouts
 from gyoza.models.errors import RunNotFound
 from gyoza.models.lifecycle import OpRunState
 from gyoza.models.resources import Constraints
 from gyoza.models.run import ExecutionSummary, OpRun
 from gyoza.store import events
+from gyoza.store.columns import event_delivery, retry_policy, timeouts
 from gyoza.store.database import Connection
+from gyoza.store.filters import Filters, Place, narrowed
 
 _SELECT = """
     SELECT r.id, r.state, r.priority, r.image, r.op_definition, r.inputs, a.outputs, r.cpu_m, r.ram_mb, r.vram_mb,
         r.max_attempts, r.event_delivery, a.progress, r.current_attempt, a.summary, r.created_at, r.updated_at,
-        a.reason, r.version, r.revision, r.submitted_by, r.tags, r.run_at, r.timeouts, r.user_failures,
-        r.infra_losses, r.next_event, r.queue_at
-    FROM runs r JOIN attempts a ON a.run_id = r.id AND a.attempt = r.current_attempt
+        r.reason, r.version, r.revision, r.submitted_by, r.tags, r.run_at, r.timeouts, r.user_failures,
+        r.infra_losses, r.next_event, r.queue_at, r.retry, r.delete_after_s, r.pinned, r.replay_of
 """
-
-
-@dataclass(frozen=True)
-class Filters:
-    """What a list is narrowed to; None does not narrow."""
-
-    state: OpRunState | None = None
-    op_definition: str | None = None
-    image: str | None = None
-    created_gte: datetime | None = None
-    created_lte: datetime | None = None
-    created_gt: datetime | None = None
-    created_lt: datetime | None = None
-
-
-_CONDITIONS: dict[str, LiteralString] = {
-    "state": "r.state = %(state)s",
-    "op_definition": "r.op_definition = %(op_definition)s",
-    "image": "r.image = %(image)s",
-    "created_gte": "r.created_at >= %(created_gte)s",
-    "created_lte": "r.created_at <= %(created_lte)s",
-    "created_gt": "r.created_at > %(created_gt)s",
-    "created_lt": "r.created_at < %(created_lt)s",
-}
+_WITH_ATTEMPT: LiteralString = "JOIN attempts a ON a.run_id = r.id AND a.attempt = r.current_attempt "
 
 
 async def get(connection: Connection, run_id: str) -> OpRun:
     """One run with its current attempt's newest events; raises RunNotFound."""
-    cursor = await connection.execute(_SELECT + "WHERE r.id = %s", [run_id])
+    cursor = await connection.execute(_SELECT + "FROM runs r " + _WITH_ATTEMPT + "WHERE r.id = %s", [run_id])
     row = await cursor.fetchone()
     if row is None:
         raise RunNotFound(run_id)
@@ -58,44 +34,46 @@ async def get(connection: Connection, run_id: str) -> OpRun:
     return replace(run, events=await events.newest(connection, run_id, run.current_attempt))
 
 
-async def created_at(connection: Connection, run_id: str) -> datetime | None:
-    cursor = await connection.execute("SELECT created_at FROM runs WHERE id = %s", [run_id])
+async def place_of(connection: Connection, run_id: str) -> Place | None:
+    cursor = await connection.execute("SELECT created_at, id FROM runs WHERE id = %s", [run_id])
     row = await cursor.fetchone()
-    return None if row is None else row[0]
+    return None if row is None else Place(*row)
 
 
 async def newest_first(
-    connection: Connection,
-    filters: Filters,
-    limit: int,
-    *,
-    after: tuple[datetime, str] | None = None,
-    before: tuple[datetime, str] | None = None,
+    connection: Connection, filters: Filters, limit: int, *, after: Place | None = None, before: Place | None = None
 ) -> list[OpRun]:
     """At most `limit` runs older than `after`, or the `limit` nearest ones newer than `before`; always newest first."""
-    values = {name: value for name, value in vars(filters).items() if value is not None}
-    conditions: list[LiteralString] = [_CONDITIONS[name] for name in values]
-    order: LiteralString = "DESC"
-    if after is not None:
-        conditions.append("(r.created_at, r.id) < (%(cursor_at)s, %(cursor_id)s)")
-    if before is not None:
-        conditions.append("(r.created_at, r.id) > (%(cursor_at)s, %(cursor_id)s)")
-        order = "ASC"
-    cursor_at, cursor_id = after or before or (None, None)
-    conditions.append("true")
-    query = (
-        _SELECT + "WHERE " + " AND ".join(conditions) + f" ORDER BY r.created_at {order}, r.id {order} LIMIT %(limit)s"
-    )
-    cursor = await connection.execute(query, {**values, "cursor_at": cursor_at, "cursor_id": cursor_id, "limit": limit})
+    found = narrowed(filters, after=after, before=before)
+    query = _SELECT + found.source + _WITH_ATTEMPT + found.rest + "LIMIT %(limit)s"
+    cursor = await connection.execute(query, {**found.values, "limit": limit})
     runs = [_run(row) for row in await cursor.fetchall()]
     return runs[::-1] if before is not None else runs
+
+
+async def places(connection: Connection, filters: Filters, limit: int, *, after: Place | None = None) -> list[Place]:
+    """Where the runs stand, without the runs."""
+    found = narrowed(filters, after=after)
+    query = "SELECT r.created_at, r.id " + found.source + found.rest + "LIMIT %(limit)s"
+    cursor = await connection.execute(query, {**found.values, "limit": limit})
+    return [Place(*row) for row in await cursor.fetchall()]
+
+
+async def count(connection: Connection, filters: Filters, most: int) -> int:
+    """How many there are, counted up to `most`."""
+    found = narrowed(filters)
+    query = "SELECT count(*) FROM (SELECT " + found.source + found.rest + "LIMIT %(limit)s) AS found"
+    cursor = await connection.execute(query, {**found.values, "limit": most})
+    row = await cursor.fetchone()
+    assert row is not None
+    return row[0]
 
 
 def _run(row: Sequence[Any]) -> OpRun:
     (run_id, state, priority, image, op_definition, inputs, outputs, cpu_m, ram_mb, vram_mb) = row[:10]
     (max_attempts, delivery, progress, attempt, summary, created_at, updated_at, reason) = row[10:18]
-    (version, revision, submitted_by, tags, run_at, timeouts, user_failures, infra_losses) = row[18:26]
-    next_event, queue_at = row[26:]
+    (version, revision, submitted_by, tags, run_at, limits, user_failures, infra_losses) = row[18:26]
+    next_event, queue_at, retry, delete_after_s, pinned, replay_of = row[26:]
     return OpRun(
         id=run_id,
         state=OpRunState(state),
@@ -105,8 +83,8 @@ def _run(row: Sequence[Any]) -> OpRun:
         inputs=inputs,
         outputs=outputs,
         constraints=Constraints(cpu_m, ram_mb, vram_mb),
-        retry_policy=RetryPolicy(max_attempts),
-        event_delivery=_delivery(delivery),
+        retry_policy=retry_policy(max_attempts, retry),
+        event_delivery=event_delivery(delivery),
         progress=progress,
         current_attempt=attempt,
         events=(),
@@ -119,17 +97,12 @@ def _run(row: Sequence[Any]) -> OpRun:
         submitted_by=submitted_by,
         tags=tags,
         run_at=run_at,
-        timeouts=Timeouts.from_dict(msgspec.json.decode(timeouts) if timeouts is not None else None),
+        timeouts=timeouts(limits),
         user_failures=user_failures,
         infra_losses=infra_losses,
         events_count=next_event,
         queue_at=queue_at,
+        delete_after_s=delete_after_s,
+        pinned=pinned,
+        replay_of=replay_of,
     )
-
-
-def _delivery(raw: msgspec.Raw | None) -> EventDelivery | None:
-    """The attributes stay the JSON that was received."""
-    if raw is None:
-        return None
-    parts = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-    return EventDelivery(msgspec.json.decode(parts["topic"]), parts["attributes"])

@@ -1,5 +1,7 @@
 """The queue as placement sees it: the first few runs of each distinct shape, however many wait."""
 
+from datetime import datetime
+
 from gyoza.models.reasons import RULES
 from gyoza.models.resources import Constraints
 from gyoza.policy.placement import Waiting
@@ -13,6 +15,18 @@ MOST = 2000
 """How many runs a round looks at in all, the first of every shape before the second of any."""
 
 _ELSEWHERE = [reason.value for reason, rule in RULES.items() if rule.elsewhere]
+
+
+async def admit(connection: Connection, now: datetime) -> None:
+    """Runs that were to wait until now join the queue. Those that somebody is changing join the next time."""
+    await connection.execute(
+        """
+        UPDATE runs SET due = true WHERE id IN (
+            SELECT id FROM runs WHERE state = 'PENDING' AND NOT due AND run_at <= %s
+            ORDER BY run_at LIMIT %s FOR UPDATE SKIP LOCKED)
+        """,
+        [now, MOST],
+    )
 
 
 async def window(connection: Connection, per_shape: int = PER_SHAPE) -> list[Waiting]:

@@ -5,25 +5,27 @@ from typing import Annotated
 from fastapi import Query, Request, Response
 
 from gyoza.control import deploy, submit
+from gyoza.control.once import Reply
 from gyoza.models.definition import OpDefinition
 from gyoza.models.strictjson import parse
+from gyoza.server import submission
 from gyoza.server.answers import DefinitionOut, RunOut
-from gyoza.server.context import READ, SUBMIT, Routes, context
+from gyoza.server.context import ADMIN, READ, SUBMIT, Routes, caller, context
+from gyoza.server.repeats import answered, asked
 from gyoza.server.schemas import CreateRunOfDefinition, Deploy
-from gyoza.server.wire import JSON_LIMIT, Answer, checked, limited, members, read_body
+from gyoza.server.wire import Answer, checked, encode, members, read_body
 
 router = Routes("definitions")
 
 Version = Annotated[str | None, Query()]
 
 
-@router.hot("POST", "/definitions", SUBMIT, body=Deploy, answer=DefinitionOut, statuses=(201, 200, 413, 422))
+@router.hot("POST", "/definitions", SUBMIT, body=Deploy, answer=DefinitionOut, statuses=(201, 200, 409, 413, 422))
 async def deploy_definition(request: Request) -> Response:
     """Deploy: a new revision, or the one with this content again."""
-    wanted = checked(Deploy, parse(await read_body(request)))
-    server = context(request)
-    definition, is_new = await deploy.deploy(server.database, OpDefinition.from_dict(wanted.model_dump()), server.now())
-    return Answer(definition.to_dict(), 201 if is_new else 200)
+    body, server = await read_body(request), context(request)
+    wanted = OpDefinition.from_dict(checked(Deploy, parse(body)).model_dump())
+    return answered(await deploy.deploy(server.database, wanted, _shown, server.now(), asked(request, body)))
 
 
 @router.call("GET", "/definitions", READ, answer=list[DefinitionOut])
@@ -52,16 +54,37 @@ async def list_revisions(request: Request, name: str) -> Response:
     SUBMIT,
     body=CreateRunOfDefinition,
     answer=RunOut,
-    statuses=(201, 400, 404, 413, 422),
+    statuses=(201, 400, 404, 409, 413, 422),
 )
 async def create_run_of_definition(request: Request) -> Response:
     """Run a definition."""
-    body = await read_body(request)
-    wanted, raw = checked(CreateRunOfDefinition, parse(body)), members(body)
-    inputs = members(limited(raw["inputs"], "inputs", JSON_LIMIT)) if "inputs" in raw else {}
-    submission = submit.OfDefinition(
-        request.path_params["name"], wanted.inputs, inputs, wanted.version, wanted.priority
-    )
+    body, server = await read_body(request), context(request)
+    wanted = checked(CreateRunOfDefinition, parse(body))
+    run = submission.of_definition(request.path_params["name"], wanted, members(body))
+    by, once = caller(request).name, asked(request, body)
+    return answered(await submit.submit(server.database, run, by, submission.one, server.now(), once))
+
+
+@router.call("POST", "/definitions/{name}/disable", ADMIN, answer=DefinitionOut, refuses=(404,))
+async def disable_definition(request: Request, name: str) -> Response:
+    """It takes no new runs; those that are there go on."""
     server = context(request)
-    run = await submit.submit_of_definition(server.database, submission, server.now())
-    return Answer(run.to_dict(), 201)
+    return Answer((await deploy.disable(server.database, name, server.now())).to_dict())
+
+
+@router.call("POST", "/definitions/{name}/enable", ADMIN, answer=DefinitionOut, refuses=(404,))
+async def enable_definition(request: Request, name: str) -> Response:
+    """It takes runs again."""
+    return Answer((await deploy.enable(context(request).database, name)).to_dict())
+
+
+@router.call("DELETE", "/definitions/{name}", ADMIN, status=204, refuses=(404,))
+async def delete_definition(request: Request, name: str) -> Response:
+    """Take it out of every list; its runs stay, and so does their history."""
+    server = context(request)
+    await deploy.delete(server.database, name, server.now())
+    return Response(status_code=204)
+
+
+def _shown(definition: OpDefinition, is_new: bool) -> Reply:
+    return Reply(201 if is_new else 200, encode(definition.to_dict()))

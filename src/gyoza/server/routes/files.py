@@ -6,25 +6,30 @@ from fastapi import Query, Request, Response
 from fastapi.responses import FileResponse
 
 from gyoza.control import files
+from gyoza.control.once import Reply
 from gyoza.models.errors import FileMissing
 from gyoza.server.answers import FileOut
 from gyoza.server.context import READ, SUBMIT, WORKER, Routes, context
-from gyoza.server.wire import Answer
+from gyoza.server.repeats import answered, asked
+from gyoza.server.wire import encode
 
 router = Routes("files")
 
 _BYTES: dict[str, Any] = {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}
 
 
-@router.call("POST", "/files", SUBMIT, WORKER, status=201, answer=FileOut, responses={200: {"model": FileOut}})
+@router.call(
+    "POST", "/files", SUBMIT, WORKER, status=201, answer=FileOut, refuses=(409,), responses={200: {"model": FileOut}}
+)
 async def upload(request: Request, name: Annotated[str, Query(min_length=1, max_length=255)] = "file") -> Response:
     """Keep the body as a file; 200 where the same bytes are kept under this name already."""
     server = context(request)
     media_type = request.headers.get("content-type", "application/octet-stream")
     async with server.files.received(request.stream()) as arrived:
         found = files.Upload(arrived.sha256, arrived.size, name, media_type[:255])
-        kept, is_new = await files.keep(server.database, found, arrived.adopt, server.now())
-    return Answer(kept.to_dict(), 201 if is_new else 200)
+        once = asked(request, f"{media_type} {arrived.sha256}".encode())
+        reply = await files.keep(server.database, found, arrived.adopt, _shown, server.now(), once)
+    return answered(reply)
 
 
 @router.call(
@@ -47,3 +52,7 @@ async def delete(request: Request, file_id: str) -> Response:
     server = context(request)
     await files.delete(server.database, file_id, server.files.discard)
     return Response(status_code=204)
+
+
+def _shown(file: files.File, is_new: bool) -> Reply:
+    return Reply(201 if is_new else 200, encode(file.to_dict()))

@@ -65,6 +65,13 @@ STATEMENTS = (
         deleted_at timestamptz
     )
     """,
+    "ALTER TABLE revisions ADD COLUMN newest boolean NOT NULL DEFAULT true",
+    """
+    UPDATE revisions r SET newest = false WHERE EXISTS (
+        SELECT FROM revisions o WHERE o.name = r.name AND o.version IS NOT DISTINCT FROM r.version
+            AND (o.deployed_at, o.revision) > (r.deployed_at, r.revision))
+    """,
+    "CREATE INDEX revisions_newest ON revisions (name, version) WHERE newest",
     "CREATE INDEX revisions_of_version ON revisions (name, version, deployed_at DESC, revision DESC)",
     # --- keys
     """

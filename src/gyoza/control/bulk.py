@@ -1,0 +1,86 @@
+"""Cancelling and retrying all runs that a list's filters find, in small transactions, so that nobody waits long."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from time import monotonic
+from typing import Any
+
+from gyoza.control.cancel import cancelled
+from gyoza.control.change import Change, change_all
+from gyoza.control.retry import retried
+from gyoza.models.errors import InvalidQuery, Refusal
+from gyoza.models.lifecycle import TRANSITIONS, EventType, OpRunState
+from gyoza.store import pages
+from gyoza.store.database import Connection, Database
+from gyoza.store.filters import Filters, Place
+
+AT_ONCE = 200
+LONGEST_S = 20.0
+"""After so long an answer says how far it came, rather than that a client gives up waiting."""
+MOST_COUNTED = 100_000
+
+_JUDGES = {EventType.CANCELLED: cancelled, EventType.RETRIED: retried}
+
+
+@dataclass(frozen=True)
+class Swept:
+    """`matched`: runs that the filters found and that can be changed so; `has_more`: there are more than these."""
+
+    matched: int
+    changed: int
+    has_more: bool
+    dry_run: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return vars(self)
+
+
+async def cancel_all(database: Database, filters: Filters, now: datetime, *, dry_run: bool) -> Swept:
+    return await _sweep(database, EventType.CANCELLED, filters, now, dry_run=dry_run)
+
+
+async def retry_all(database: Database, filters: Filters, now: datetime, *, dry_run: bool) -> Swept:
+    return await _sweep(database, EventType.RETRIED, filters, now, dry_run=dry_run)
+
+
+async def _sweep(database: Database, event: EventType, filters: Filters, now: datetime, *, dry_run: bool) -> Swept:
+    if not filters.given:
+        raise InvalidQuery("Without a filter this would change every run: say which, by the filters of GET /runs")
+    parts = [replace(filters, state=state) for state in _states(event) if filters.state in (None, state)]
+    if dry_run:
+        return await _counted(database, parts)
+    until = monotonic() + LONGEST_S
+    matched = changed = 0
+    for part in parts:
+        after: Place | None = None
+        while found := await _found(database, part, after):
+            after = found[-1]
+            matched += len(found)
+            changed += await database.transact(partial(_change, event, [place.run_id for place in found], now))
+            if monotonic() > until:
+                return Swept(matched, changed, has_more=True, dry_run=False)
+    return Swept(matched, changed, has_more=False, dry_run=False)
+
+
+def _states(event: EventType) -> Sequence[OpRunState]:
+    """Those in which it can happen."""
+    return [state for state, possible in TRANSITIONS if possible is event]
+
+
+async def _counted(database: Database, parts: Sequence[Filters]) -> Swept:
+    async with database.connection() as connection:
+        counts = [await pages.count(connection, part, MOST_COUNTED + 1) for part in parts]
+    return Swept(sum(min(count, MOST_COUNTED) for count in counts), 0, max(counts, default=0) > MOST_COUNTED, True)
+
+
+async def _found(database: Database, part: Filters, after: Place | None) -> Sequence[Place]:
+    async with database.connection() as connection:
+        return await pages.places(connection, part, AT_ONCE, after=after)
+
+
+async def _change(event: EventType, run_ids: Sequence[str], now: datetime, connection: Connection) -> int:
+    """How many were changed; the others went on since they were found."""
+    outcomes, _ = await change_all(connection, [Change(run_id, _JUDGES[event]) for run_id in run_ids], now)
+    return sum(not isinstance(outcome, Refusal) for outcome in outcomes)

@@ -1,0 +1,45 @@
+"""Many runs at once: asked for, cancelled, retried."""
+
+from typing import Annotated
+
+import msgspec
+from fastapi import Query, Request, Response
+
+from gyoza.control import bulk, submit
+from gyoza.models.strictjson import parse
+from gyoza.server import submission
+from gyoza.server.answers import BatchOut, SweptOut
+from gyoza.server.context import SUBMIT, Routes, caller, context
+from gyoza.server.narrowing import Narrowed
+from gyoza.server.repeats import answered, asked
+from gyoza.server.schemas import Batch
+from gyoza.server.wire import Answer, checked, members, read_body
+
+router = Routes("runs")
+
+DryRun = Annotated[bool, Query(description="only say how many there are")]
+
+
+@router.hot("POST", "/runs/batch", SUBMIT, body=Batch, answer=BatchOut, statuses=(201, 409, 413, 422))
+async def create_runs(request: Request) -> Response:
+    """Up to 10,000 runs, all or none of them; refused items are named by their place."""
+    body, server = await read_body(request), context(request)
+    items = checked(Batch, parse(body)).runs
+    slices = msgspec.json.decode(members(body)["runs"], type=list[dict[str, msgspec.Raw]])
+    wanted = [submission.one_of_batch(item, raw) for item, raw in zip(items, slices, strict=True)]
+    by, once = caller(request).name, asked(request, body)
+    return answered(await submit.submit_all(server.database, wanted, by, submission.many, server.now(), once))
+
+
+@router.call("POST", "/runs/cancel", SUBMIT, answer=SweptOut, refuses=(400,))
+async def cancel_runs(request: Request, filters: Narrowed, dry_run: DryRun = False) -> Response:
+    """Cancel all that the filters of GET /runs find; at least one filter is needed."""
+    server = context(request)
+    return Answer((await bulk.cancel_all(server.database, filters, server.now(), dry_run=dry_run)).to_dict())
+
+
+@router.call("POST", "/runs/retry", SUBMIT, answer=SweptOut, refuses=(400,))
+async def retry_runs(request: Request, filters: Narrowed, dry_run: DryRun = False) -> Response:
+    """Retry all that the filters of GET /runs find and that FAILED or were CANCELLED; at least one is needed."""
+    server = context(request)
+    return Answer((await bulk.retry_all(server.database, filters, server.now(), dry_run=dry_run)).to_dict())
