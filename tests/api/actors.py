@@ -139,6 +139,13 @@ class Worker:
         (result,) = told(await self.send(self.report_of(held, *events, **more)))["results"]
         return result
 
+    async def log(self, held: Json, data: bytes, offset: int, **headers: str) -> httpx.Response:
+        """Bytes of an attempt's log."""
+        path = f"/runs/{held['run_id']}/attempts/{held['attempt']}/logs"
+        return await self.api.put(
+            path, params={"offset": offset}, content=data, headers={"Gyoza-Lease": held["lease_token"], **headers}
+        )
+
 
 def named(held: Json) -> Json:
     return {"run_id": held["run_id"], "attempt": held["attempt"]}

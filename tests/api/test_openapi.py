@@ -26,6 +26,8 @@ CALLS = """
     GET /runs/{run_id}/events
     POST /runs/{run_id}/events
     GET /runs/{run_id}/attempts
+    GET /runs/{run_id}/logs
+    PUT /runs/{run_id}/attempts/{attempt}/logs
     PUT /workers/{worker_id}
     POST /workers/{worker_id}/claim
     POST /workers/{worker_id}/reports
@@ -77,11 +79,15 @@ async def live_a_whole_life(api: httpx.AsyncClient, one: Worker) -> None:
     happened = (event("STARTED"), event("PROGRESS", 5), event("INFO", "x"))
     await one.report(held, *happened, summary={"exit_code": 0, "cpu_s": 1.5, "gpu_ids": [0]})
     await one.send(5, {**one.report_of(held), "seq": "x"}, one.report_of(held, run_id=str(uuid4())))
+    await one.log(held, b"hello", 0)
+    await api.get(f"/runs/{run['id']}/logs")
     await api.get("/workers/w1")
     await api.post(f"/runs/{run['id']}/cancel")
     await one.claim(held)
     await one.beat(held)
+    await one.log(held, b"hello", 7)
     await one.report(held, settled=True)
+    await api.get(f"/runs/{run['id']}/logs?attempt=1&follow=true")
     await api.post(f"/runs/{run['id']}/retry")
     await api.post("/workers/w1/drain")
     own = await submit(api, event_delivery=delivery, constraints={"cpu": 0.5})
@@ -104,7 +110,16 @@ async def live_a_whole_life(api: httpx.AsyncClient, one: Worker) -> None:
 async def be_refused_everywhere(api: httpx.AsyncClient) -> None:
     """Not found, wrong state, wrong shape, too large, no key."""
     run, large = await submit(api), b'{"x": "' + b"x" * 16 * 2**20 + b'"}'
-    for path in ("runs/x", "runs/x/events", "runs/x/attempts", "definitions/x", "definitions/x/revisions", "workers/x"):
+    for path in (
+        "runs/x",
+        "runs/x/events",
+        "runs/x/attempts",
+        "runs/x/logs",
+        f"runs/{run['id']}/logs?attempt=2",
+        "definitions/x",
+        "definitions/x/revisions",
+        "workers/x",
+    ):
         await api.get(f"/{path}")
     for path in ("runs/x/retry", "runs/x/cancel", "workers/x/drain", "workers/x/resume", f"runs/{run['id']}/retry"):
         await api.post(f"/{path}")
@@ -130,6 +145,9 @@ async def be_refused_everywhere(api: httpx.AsyncClient) -> None:
     await api.patch(f"/runs/{run['id']}", json={"state": "ASSIGNED"})
     await api.post("/workers/x/claim", json={"instance": "i"})
     await api.post("/workers/x/reports", json={"instance": "i", "reports": []})
+    for lease, body in ({}, b""), ({"Gyoza-Lease": "x"}, b""), ({"Gyoza-Lease": "x"}, large):
+        for path in ("runs/x", f"runs/{run['id']}"):
+            await api.put(f"/{path}/attempts/1/logs?offset=0", headers=lease, content=body)
     await api.get("/files/x")
     await api.delete("/workers/x")
     for path in ("runs", f"runs/{run['id']}", "definitions", "workers"):

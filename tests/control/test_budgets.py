@@ -2,18 +2,20 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from gyoza.control import claim, place
+from gyoza.control import claim, logs, place
 from gyoza.control.append import append
 from gyoza.control.cancel import cancel
 from gyoza.control.query import get, page
 from gyoza.models.lifecycle import EventType as E
 from gyoza.policy.life import Happening
+from gyoza.server.filestore import Folder
 from gyoza.store import queue
 from gyoza.store.pages import Filters
 
@@ -80,6 +82,14 @@ async def test_a_batch_of_reports_costs_as_much_as_one(cluster: Cluster, counted
     with counted.within(5):
         results = await cluster.tell_all(*(said(each, 1, STARTED, *notes, COMPLETED, settled=True) for each in held))
     assert all(result.ok for result in results)
+
+
+async def test_a_part_of_a_log(cluster: Cluster, counted: Counted, tmp_path: Path):
+    held, folder = await cluster.running(), Folder(tmp_path)
+    for offset, budget in ((0, 6), (3, 6), (0, 1)):
+        sent = logs.Sent(held.run_id, held.attempt, held.lease, None, offset, b"abc")
+        with counted.within(budget):
+            await logs.append(cluster.database, folder, sent, 100)
 
 
 @pytest.mark.parametrize("number", [1, 30])

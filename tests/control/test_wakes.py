@@ -1,5 +1,6 @@
 """Whom a change wakes: no more than those whom it concerns."""
 
+import json
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
@@ -62,15 +63,22 @@ async def test_a_cancellation_wakes_the_worker_and_not_the_queue(cluster: Cluste
     assert await listener.rung_by(cluster.cancel(held.run_id)) == ['["w1"]']
 
 
-async def test_a_cancellation_of_what_waits_wakes_nobody(cluster: Cluster, listener: Listener):
+async def test_a_cancellation_of_what_waits_wakes_only_those_who_follow_its_log(cluster: Cluster, listener: Listener):
     run_id = await cluster.submit()
-    assert await listener.rung_by(cluster.cancel(run_id)) == []
+    assert await listener.rung_by(cluster.cancel(run_id)) == [f'["log:{run_id}"]']
 
 
-async def test_what_is_settled_wakes_the_queue(cluster: Cluster, listener: Listener):
+async def test_what_is_settled_wakes_the_queue_and_those_who_follow_its_log(cluster: Cluster, listener: Listener):
     held = await cluster.running()
     await cluster.tell(held, 2, COMPLETED)
-    assert await listener.rung_by(cluster.tell(held, 3, settled=True)) == ['["queue"]']
+    assert await listener.rung_by(cluster.tell(held, 3, settled=True)) == [f'["log:{held.run_id}", "queue"]']
+
+
+async def test_a_removed_worker_wakes_those_who_follow_the_logs_of_what_it_held(cluster: Cluster, listener: Listener):
+    over, live = await cluster.running(), await cluster.running()
+    await cluster.tell(over, 2, COMPLETED)
+    rung = "".join(await listener.rung_by(workforce.remove(cluster.database, "w1", cluster.now)))
+    assert f"log:{over.run_id}" in rung and f"log:{live.run_id}" in rung
 
 
 async def test_a_retry_wakes_the_queue(cluster: Cluster, listener: Listener):
@@ -82,7 +90,8 @@ async def test_a_retry_wakes_the_queue(cluster: Cluster, listener: Listener):
 async def test_a_whole_batch_rings_once(cluster: Cluster, listener: Listener):
     held = [await cluster.running() for _ in range(5)]
     endings = [said(each, 2, COMPLETED, settled=True) for each in held]
-    assert await listener.rung_by(cluster.tell_all(*endings)) == ['["queue"]']
+    (rung,) = await listener.rung_by(cluster.tell_all(*endings))
+    assert json.loads(rung) == sorted([*(f"log:{each.run_id}" for each in held), "queue"])
 
 
 async def test_a_new_worker_wakes_the_queue_and_a_heartbeat_wakes_nobody(cluster: Cluster, listener: Listener):

@@ -14,13 +14,13 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from gyoza.models.lifecycle import OpRunState
-from gyoza.store import attempts, definitions, events, idempotency, pages, queue, retention, runs, workers
+from gyoza.store import attempts, definitions, events, idempotency, logs, pages, queue, retention, runs, workers
 from gyoza.store.database import Connection, Database
 from gyoza.store.filters import Filters, Place
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 A_RUN = "01890000-0000-7000-8000-000000010000"
-FULL = ("runs", "run_tags", "attempts", "events", "feed", "idempotency")
+FULL = ("runs", "run_tags", "attempts", "events", "feed", "idempotency", "logs", "log_chunks")
 
 FILL = (
     """
@@ -70,6 +70,11 @@ FILL = (
     """
     INSERT INTO events (run_id, n, attempt, type, t, msg)
     SELECT id, n, 1, 'INFO', created_at, '"hello"' FROM runs, generate_series(0, 3) n
+    """,
+    "INSERT INTO logs (run_id, attempt, size) SELECT id, 1, 300 FROM runs",
+    """
+    INSERT INTO log_chunks (run_id, attempt, start, size, name)
+    SELECT id, 1, 100 * n, 100, 'chunk' FROM runs, generate_series(0, 2) n
     """,
     "ANALYZE",
 )
@@ -147,6 +152,12 @@ async def lives(connection: Connection) -> None:
     await runs.write(connection, found.values(), NOW)
 
 
+async def extended(connection: Connection) -> None:
+    await logs.lock(connection, A_RUN, 1)
+    chunks = [logs.Chunk(200, 150, "joined"), logs.Chunk(350, 10, "new")]
+    await logs.extend(connection, A_RUN, 1, chunks, size=360, cut=False)
+
+
 CURSOR = Place(NOW, A_RUN)
 ASKED: dict[str, Callable[[Connection], Awaitable[Any]]] = {
     "first page": lambda c: pages.newest_first(c, Filters(), 11),
@@ -186,6 +197,11 @@ ASKED: dict[str, Callable[[Connection], Awaitable[Any]]] = {
     "what all workers hold": workers.taken,
     "rooms": workers.rooms,
     "a run, locked": lives,
+    "a log": lambda c: logs.look(c, A_RUN, 1),
+    "the current log": lambda c: logs.look(c, A_RUN, None),
+    "chunks of a log": lambda c: logs.chunks(c, A_RUN, 1, 150, 10),
+    "a log that is added to": extended,
+    "logs that are forgotten": lambda c: logs.forget(c, [A_RUN]),
     "the latest of a definition": lambda c: definitions.latest(c, "op-1"),
 }
 

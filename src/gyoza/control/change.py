@@ -67,12 +67,17 @@ async def change_one(database: Database, change: Change, now: datetime) -> Life:
 
 
 def wakes(before: Life, after: Life) -> set[str]:
-    """Whom a change concerns: the queue when a run or room came into it, a worker when it has to start or stop."""
+    """Whom a change concerns: the queue when a run or room came into it, a worker when it has to start or stop.
+
+    And those who follow a log, when nothing comes into it any more.
+    """
     topics: set[str] = set()
     if after.state is OpRunState.PENDING and after.current != before.current:
         topics.add(bell.QUEUE)
     for attempt in after.touched:
         was, now_is = before.tries.get(attempt), after.tries[attempt]
+        if now_is.settled_at is not None and (was is None or was.settled_at is None):
+            topics.add(bell.log_of(after.run_id))
         if now_is.held_by is None:
             continue
         if now_is.settled_at is not None:

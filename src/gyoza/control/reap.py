@@ -43,9 +43,9 @@ async def evict(database: Database, epoch: int, worker_id: str, pace: Pace, now:
 async def let_go(
     connection: Connection, worker_id: str, held: Sequence[Held], reason: Reason, msg: str, now: datetime
 ) -> None:
-    """End those of these attempts that are not over."""
+    """End those of these attempts that are not over; whoever follows their logs looks whether more will come."""
     await change_all(connection, [_taking(each.run_id, each.attempt, reason, msg) for each in held], now)
-    await bell.ring(connection, [bell.QUEUE, worker_id])
+    await bell.ring(connection, [bell.QUEUE, worker_id, *(bell.log_of(each.run_id) for each in held)])
 
 
 async def _expire(database: Database, epoch: int, now: datetime) -> int:

@@ -6,7 +6,7 @@
         Forbidden                    403
         NotFound                     404  RunNotFound DefinitionNotFound AttemptNotFound WorkerNotFound FileMissing
         Conflict                     409  AttemptIsLeased LeaseLost StaleAttempt WorkerNameTaken Superseded
-                                          NotRegistered DefinitionDisabled IdempotencyKeyReused
+                                          NotRegistered DefinitionDisabled IdempotencyKeyReused WrongOffset
         NotAllowedNow                400  OpRunLockedException TransitionRefused InvalidQuery
         InputValidationError         400  inputs that do not satisfy an op's input_specs
         Malformed                    422  wrong type, missing field, out of bounds
@@ -148,6 +148,19 @@ class IdempotencyKeyReused(Conflict):
         super().__init__(
             f"The Idempotency-Key '{key}' was used for another request: send a new key, or exactly what was sent before"
         )
+
+
+class WrongOffset(Conflict):
+    """`offset`: where the log goes on."""
+
+    code = "wrong_offset"
+
+    def __init__(self, run_id: str, attempt: int, given: int, offset: int):
+        super().__init__(
+            f"The log of attempt {attempt} of OpRun '{run_id}' has {offset} bytes: "
+            f"send what follows from offset {offset} on, not from {given}"
+        )
+        self.offset = offset
 
 
 class NotAllowedNow(Refusal):

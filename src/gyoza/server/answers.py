@@ -216,6 +216,11 @@ class FileOut(Out):
     media_type: str
 
 
+class AppendedOut(Out):
+    offset: int
+    cut: bool
+
+
 class HealthOut(Out):
     status: Literal["ok"]
     cluster_id: str
@@ -238,3 +243,4 @@ class Problem(Out):
     detail: str
     code: str
     errors: list[FaultOut | str] | None = Field(None, description="each fault; of an op's inputs, a sentence each")
+    offset: int | None = Field(None, description="with wrong_offset: where the log goes on")

@@ -15,14 +15,14 @@ from gyoza.control import cluster
 from gyoza.server.answers import Problem
 from gyoza.server.auth import Authentication
 from gyoza.server.context import Context, Routes, security
-from gyoza.server.filestore import FileStore
+from gyoza.server.filestore import FileStore, Folder
 from gyoza.server.loops import lead
-from gyoza.server.routes import bulk, definitions, files, health, runs, workers
+from gyoza.server.routes import bulk, definitions, files, health, logs, runs, workers
 from gyoza.server.settings import Settings
 from gyoza.store.bell import Bell
 from gyoza.store.database import Database
 
-ROUTERS: tuple[Routes, ...] = tuple(each.router for each in (health, definitions, bulk, runs, workers, files))
+ROUTERS: tuple[Routes, ...] = tuple(each.router for each in (health, definitions, bulk, runs, logs, workers, files))
 _TITLE, _VERSION = "Gyoza", version("gyoza")
 _SECURITY = {
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -46,7 +46,16 @@ async def running(settings: Settings, database_url: str, stopping: asyncio.Event
     """Everything that a server process runs beside its handlers. `stopping`, once set, ends every open wait."""
     async with Database(database_url) as database, Bell(settings.direct_url or database_url) as bell:
         cluster_id = await cluster.identity(database)
-        context = Context(database, bell, FileStore(settings.data_dir / "files"), settings.pace, cluster_id)
+        folder = settings.data_dir / "files"
+        context = Context(
+            database=database,
+            bell=bell,
+            files=FileStore(folder),
+            shelf=Folder(folder),
+            log_limit=settings.log_limit_mb * 2**20,
+            pace=settings.pace,
+            cluster_id=cluster_id,
+        )
         leading = asyncio.create_task(lead(database, bell, settings.pace, stopping))
         closing = asyncio.create_task(_close_on(stopping, bell))
         try:

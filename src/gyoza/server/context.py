@@ -9,6 +9,7 @@ from typing import Any, cast
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 
+from gyoza.control.logs import Shelf
 from gyoza.models.keys import Caller, Scope
 from gyoza.policy.liveness import Pace
 from gyoza.server.answers import Problem
@@ -22,9 +23,13 @@ READ, SUBMIT, ADMIN, WORKER = Scope.READ, Scope.SUBMIT, Scope.ADMIN, Scope.WORKE
 
 @dataclass(frozen=True)
 class Context:
+    """`log_limit`: how many bytes an attempt's log may have."""
+
     database: Database
     bell: Bell
     files: FileStore
+    shelf: Shelf
+    log_limit: int
     pace: Pace
     cluster_id: str
 
@@ -78,7 +83,7 @@ class Routes(APIRouter):
         **more: Any,
     ) -> Callable[[Callable[..., Awaitable[Response]]], Callable[..., Awaitable[Response]]]:
         self.scopes[method, path] = scopes
-        described = {"security": security(scopes)}
+        described = {"security": security(scopes), **more.pop("openapi_extra", {})}
         responses = {**problems(*refuses, *((401, 403, 422) if scopes else ())), **more.pop("responses", {})}
         guards = [Depends(_guard(scopes))] if scopes else []
 

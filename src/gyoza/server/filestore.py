@@ -1,11 +1,15 @@
-"""Where files' bytes lie: in the data folder, named by their SHA-256, whole or not at all, closed to others."""
+"""Where bytes lie: in the data folder, whole or not at all, closed to others.
+
+Files are named by their SHA-256 (`FileStore`), everything else by what its owner calls it (`Folder`).
+"""
 
 import asyncio
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +26,7 @@ class Arrived:
     def adopt(self) -> None:
         """Put them in place; may be called again."""
         if self.fresh.exists():
-            self.place.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(self.place.parent)
             self.fresh.replace(self.place)
             _make_durable(self.place.parent)
 
@@ -59,8 +63,57 @@ class FileStore:
         return os.access(self._made(), os.W_OK)
 
     def _made(self) -> Path:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_folder(self._folder)
         return self._folder
+
+
+class Folder:
+    """Bytes by name, as `gyoza.control.logs.Shelf` wants them: each a file, written once."""
+
+    def __init__(self, root: Path):
+        self._root = root
+
+    async def put(self, name: str, data: bytes) -> None:
+        await asyncio.to_thread(_write, self._root / name, data)
+
+    async def read(self, name: str, start: int = 0) -> bytes:
+        return await asyncio.to_thread(_read, self._root / name, start)
+
+    async def discard(self, name: str) -> None:
+        await asyncio.to_thread((self._root / name).unlink, missing_ok=True)
+
+    async def discard_all(self, folder: str) -> None:
+        await asyncio.to_thread(_remove, self._root / folder)
+
+
+def _write(place: Path, data: bytes) -> None:
+    fresh = place.with_name(f"{place.name}.part")
+    _make_folder(place.parent)
+    with fresh.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(place)
+    _make_durable(place.parent)
+
+
+def _read(place: Path, start: int) -> bytes:
+    with place.open("rb") as file:
+        file.seek(start)
+        return file.read()
+
+
+def _remove(folder: Path) -> None:
+    with suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+
+
+def _make_folder(folder: Path) -> None:
+    """With those above it, closed to others, and on disk."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        _make_durable(folder.parent)
 
 
 def _make_durable(folder: Path) -> None:

@@ -25,6 +25,7 @@ from gyoza.models.errors import (
     Refusal,
     TooLarge,
     Unauthorized,
+    WrongOffset,
 )
 from gyoza.server.wire import encode, fault_of
 
@@ -61,6 +62,8 @@ def problem_of(error: GyozaError) -> Response:
         more["errors"] = [asdict(fault) for fault in error.errors]
     if isinstance(error, InputValidationError):
         more["errors"] = error.errors
+    if isinstance(error, WrongOffset):
+        more["offset"] = error.offset
     return problem(status_of(error), error.detail, error.code, **more)
 
 

@@ -31,6 +31,7 @@ class Settings:
     api_key: str | None = None
     pace: Pace = field(default_factory=Pace)
     retention_days: float = 30
+    log_limit_mb: int = 64
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], **options: object) -> "Settings":
@@ -45,6 +46,7 @@ class Settings:
             "direct_url": environ.get("GYOZA_DATABASE_DIRECT_URL"),
             "api_key": environ.get("GYOZA_API_KEY"),
             "retention_days": _days(environ, "GYOZA_RETENTION_DAYS"),
+            "log_limit_mb": _whole(environ, "GYOZA_LOG_LIMIT_MB", 1, 2**20),
             "pace": Pace(_seconds(environ, "GYOZA_HEARTBEAT_S", 5), _seconds(environ, "GYOZA_LEASE_S", 20)),
         }
         said.update({name: value for name, value in options.items() if value is not None})

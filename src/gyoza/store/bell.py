@@ -22,8 +22,13 @@ QUEUE = "queue"
 _log = logging.getLogger(__name__)
 
 
+def log_of(run_id: str) -> str:
+    """Rung when there may be news for those who follow a log of this run."""
+    return f"log:{run_id}"
+
+
 async def ring(connection: Connection, topics: Iterable[str]) -> None:
-    """Wake the waiters of `topics` (QUEUE, or a worker's id) when this transaction commits."""
+    """Wake the waiters of `topics` (QUEUE, a worker's id, `log_of` a run) when this transaction commits."""
     text = json.dumps(sorted(set(topics)))
     if text == "[]":
         return
