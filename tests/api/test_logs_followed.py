@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gyoza.client import AsyncGyozaClient, Conflict
 from gyoza.control import logs
 from gyoza.server.app import create_app, running
 from gyoza.server.context import Context
@@ -82,6 +83,23 @@ async def test_a_follower_gets_what_is_written_as_it_is_written_and_then_the_end
         await one.report(held, settled=True)
         assert await follower.end() == log + b" after"
         assert await late.end() == (log + b" after")[3:]
+
+
+async def test_our_own_client_sends_reads_and_follows(online: httpx.AsyncClient):
+    one, held = await taken_up(online)
+    run_id, lease, log = held["run_id"], held["lease_token"], bytearray()
+    async with AsyncGyozaClient(str(online.base_url), KEY) as client:
+        answer = await client.put_logs(run_id, 1, b"hello ", offset=0, lease_token=lease)
+        with pytest.raises(Conflict) as gap:
+            await client.put_logs(run_id, 1, b"world", offset=7, lease_token=lease)
+        assert gap.value.problem["offset"] == answer["offset"] == 6
+        async with asyncio.timeout(10):
+            async for part in client.follow_logs(run_id):
+                log += part
+                if log == b"hello ":
+                    await client.put_logs(run_id, 1, b"world", offset=6, lease_token=lease)
+                    await one.report(held, event("COMPLETED"), settled=True)
+        assert log == await client.get_logs(run_id, 1) == b"hello world"
 
 
 async def test_a_follower_of_what_waits_sees_it_start(online: httpx.AsyncClient):

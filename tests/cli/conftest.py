@@ -38,6 +38,7 @@ class LittleGyoza:
         self.run = a_run()
         self.has_more = False
         self.workers: list[dict[str, Any]] = []
+        self.logs: list[bytes] = []
 
     def routes(self) -> list[Route]:
         return [
@@ -48,6 +49,7 @@ class LittleGyoza:
             Route("/runs", self.list_runs),
             Route("/runs/{id}", self.get_run),
             Route("/runs/{id}/events", self.get_events),
+            Route("/runs/{id}/logs", self.get_logs),
             Route("/runs/{id}/cancel", self.cancel, methods=["POST"]),
             Route("/runs/{id}/retry", self.retry, methods=["POST"]),
             Route("/files", self.put_file, methods=["POST"]),
@@ -95,6 +97,14 @@ class LittleGyoza:
         # The state of a row is the run's when the server looked, which may be before the event.
         rows = [{**event, "state": "PENDING"} for event in self.events if event["id"] > after]
         return JSONResponse({"events": rows})
+
+    async def get_logs(self, request: Request) -> Response:
+        """One more part of `logs` with every look."""
+        if request.path_params["id"] != RUN_ID:
+            return problem(404, "run_not_found", f"OpRun '{request.path_params['id']}' not found")
+        self.asked = dict(request.query_params)
+        headers = {"Gyoza-Attempt": "1", "Gyoza-Log-Ended": "false" if self.logs[1:] else "true"}
+        return Response(self.logs.pop(0), headers=headers)
 
     def step(self, event: dict[str, Any]) -> None:
         number = len(self.events)

@@ -62,6 +62,26 @@ def test_a_run_can_be_followed_later(little: Any, gyoza: Gyoza) -> None:
     assert (result.exit_code, json.loads(result.stdout)) == (0, {"n": 1})
 
 
+def test_a_log_is_printed_byte_for_byte(little: Any, gyoza: Gyoza) -> None:
+    little.logs = [b"\x1b[31mred\xff\r\n"]
+    result = gyoza("runs", "logs", RUN_ID, "--attempt", "1", "--offset", "3")
+    assert (result.exit_code, result.stdout_bytes, result.stderr) == (0, b"\x1b[31mred\xff\r\n", "")
+    assert little.asked == {"attempt": "1", "offset": "3"}
+
+
+def test_a_log_is_followed_to_its_end(little: Any, gyoza: Gyoza) -> None:
+    little.logs = [b"one\n", b"two\n", b"three"]
+    result = gyoza("runs", "logs", RUN_ID, "--follow")
+    assert (result.exit_code, result.stdout_bytes) == (0, b"one\ntwo\nthree")
+    assert little.asked == {"attempt": "1", "offset": "8", "follow": "true"}
+
+
+def test_the_log_of_an_unknown_run_is_refused(little: Any, gyoza: Gyoza) -> None:
+    for more in ((), ("--follow",)):
+        result = gyoza("runs", "logs", "nope", *more)
+        assert (result.exit_code, result.stdout, result.stderr) == (2, "", "gyoza: OpRun 'nope' not found\n")
+
+
 def test_a_run_is_cancelled(little: Any, gyoza: Gyoza) -> None:
     assert gyoza("runs", "cancel", RUN_ID).stdout == f"{RUN_ID}  CANCELLED\n"
 

@@ -165,6 +165,8 @@ SHAPES: list[tuple[str, tuple[Any, ...], dict[str, Any], tuple[str, str, Any]]] 
         {},
         ("POST", "/runs/r1/events", {"type": "COMPLETED", "msg": "", "payload": {"outputs": {}}}),
     ),
+    ("get_logs", ("r1",), {}, ("GET", "/runs/r1/logs?offset=0", None)),
+    ("get_logs", ("r1", 2, 7), {}, ("GET", "/runs/r1/logs?attempt=2&offset=7", None)),
     ("get_worker", ("w1",), {}, ("GET", "/workers/w1", None)),
     ("drain_worker", ("w1",), {}, ("POST", "/workers/w1/drain", None)),
     ("resume_worker", ("w1",), {}, ("POST", "/workers/w1/resume", None)),
@@ -427,6 +429,11 @@ async def test_a_file_whose_name_is_no_text_is_uploaded_all_the_same(client: Any
     path.touch()
     await done(client.upload_file(path))
     assert tape.asked[-1][1] == "/files?name=caf%EF%BF%BD"
+
+
+async def test_a_log_comes_as_its_bytes(client: Any, tape: Tape) -> None:
+    tape.answers.append(Response(b"\xff\x00\r\n"))
+    assert await done(client.get_logs("r1")) == b"\xff\x00\r\n"
 
 
 async def test_an_empty_file_is_a_file(client: Any, tape: Tape, tmp_path: Path) -> None:

@@ -72,6 +72,23 @@ def events(
 
 
 @app.command()
+def logs(
+    run_id: RunId,
+    attempt: Annotated[int | None, typer.Option(help="Of this attempt.", min=1, show_default="the current one")] = None,
+    offset: Annotated[int, typer.Option(help="Without so many bytes at the start.", min=0)] = 0,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until nothing comes any more.")] = False,
+    server_url: ServerUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Print what an attempt wrote to stdout and stderr, byte for byte."""
+    with connect(server_url, api_key) as client:
+        where, out = (run_id, attempt, offset), typer.get_binary_stream("stdout")
+        for part in client.follow_logs(*where) if follow else [client.get_logs(*where)]:
+            out.write(part)
+            out.flush()
+
+
+@app.command()
 def cancel(run_id: RunId, output: Output = Format.table, server_url: ServerUrl = None, api_key: ApiKey = None) -> None:
     """Cancel a run."""
     from gyoza.client import calls

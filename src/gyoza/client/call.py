@@ -75,6 +75,10 @@ def text(response: httpx.Response) -> str:
     return response.text
 
 
+def content(response: httpx.Response) -> bytes:
+    return response.content
+
+
 def nothing(response: httpx.Response) -> None:
     return None
 

@@ -7,7 +7,7 @@ their values as well.
 from collections.abc import Mapping
 from typing import Any
 
-from gyoza.client.call import Call, Object, an_object, get, get_list, given, nothing, part, send
+from gyoza.client.call import Call, Object, an_object, content, get, get_list, given, nothing, part, send
 
 FILE_SCHEME = "gyoza://files/"
 
@@ -108,6 +108,17 @@ def get_attempts(run_id: str) -> Call[list[Object]]:
     return get_list(f"/runs/{part(run_id)}/attempts")
 
 
+def get_logs(run_id: str, attempt: int | None = None, offset: int = 0) -> Call[bytes]:
+    """What an attempt (by default the current one) has written so far, from `offset` on."""
+    return Call("GET", f"/runs/{part(run_id)}/logs", content, params={**given(attempt=attempt), "offset": offset})
+
+
+def stream_logs(run_id: str, attempt: int | None = None, offset: int = 0) -> Call[None]:
+    """The same, and what is added to it. The answer is bytes, to be streamed; it may be silent for long."""
+    params = {**given(attempt=attempt), "offset": offset, "follow": "true"}
+    return Call("GET", f"/runs/{part(run_id)}/logs", nothing, params=params, wait_s=30.0)
+
+
 def upload_file(name: str, content: Any, media_type: str, size: int | None) -> Call[Object]:
     """`content`: what the client at hand can stream. Without a `size` it goes in chunks."""
     headers = {"Content-Type": media_type} | ({} if size is None else {"Content-Length": str(size)})
@@ -137,10 +148,10 @@ def report(worker_id: str, body: Mapping[str, Any]) -> Call[Object]:
     return send("POST", f"/workers/{part(worker_id)}/reports", body)
 
 
-def put_logs(run_id: str, attempt: int, data: bytes, *, offset: int, lease_token: str) -> Call[None]:
+def put_logs(run_id: str, attempt: int, data: bytes, *, offset: int, lease_token: str) -> Call[Object]:
     path = f"/runs/{part(run_id)}/attempts/{attempt}/logs"
     headers = {"Gyoza-Lease": lease_token, "Content-Type": "application/octet-stream"}
-    return Call("PUT", path, nothing, params={"offset": offset}, content=data, headers=headers)
+    return Call("PUT", path, an_object, params={"offset": offset}, content=data, headers=headers)
 
 
 def list_workers() -> Call[list[Object]]:

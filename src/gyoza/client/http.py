@@ -3,8 +3,8 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
@@ -13,7 +13,8 @@ import httpx
 from gyoza.client import calls, transfer
 from gyoza.client.address import Address, resolve
 from gyoza.client.call import Call, Object
-from gyoza.client.errors import RunCancelled, RunFailed, unreachable
+from gyoza.client.errors import GyozaUnreachable, RunCancelled, RunFailed, ServerFailed, unreachable
+from gyoza.client.following import Following
 from gyoza.client.methods import awaited, waiting
 from gyoza.models.lifecycle import OpRunState
 
@@ -73,6 +74,7 @@ class GyozaClient:
     get_events = waiting(calls.get_events)
     add_event = waiting(calls.add_event)
     get_attempts = waiting(calls.get_attempts)
+    get_logs = waiting(calls.get_logs)
 
     delete_file = waiting(calls.delete_file)
 
@@ -101,16 +103,40 @@ class GyozaClient:
 
         `path` changes only when everything has arrived and fits `sha256`: the given one, or what the server names.
         """
-        call, target = calls.download_file(file), Path(path)
-        request = _request(call, self.timeout)
-        with _heard(self.address, self.timeout), self._http.stream(**request) as response:
+        target = Path(path)
+        with (
+            self._streamed(calls.download_file(file)) as response,
+            transfer.arriving(target, sha256 or response.headers.get(STORED_SHA256)) as take,
+        ):
+            for data in response.iter_bytes(transfer.CHUNK):
+                take(data)
+        return target
+
+    def follow_logs(self, run_id: str, attempt: int | None = None, offset: int = 0) -> Iterator[bytes]:
+        """What an attempt (by default the current one) wrote and writes, until nothing comes any more.
+
+        A connection that breaks is made anew where it broke off. A server that stays away raises `GyozaUnreachable`.
+        """
+        following = Following(run_id, attempt, offset)
+        while not following.ended:
+            time.sleep(following.pause_s)
+            try:
+                with self._streamed(following.call()) as response:
+                    following.begin(response)
+                    for data in response.iter_bytes():
+                        yield following.took(data)
+                following.finish()
+            except (GyozaUnreachable, ServerFailed) as error:
+                following.lose(error)
+
+    @contextmanager
+    def _streamed(self, call: Call[None]) -> Generator[httpx.Response]:
+        """An answer that is no refusal, its body to be read."""
+        with _heard(self.address, self.timeout), self._http.stream(**_request(call, self.timeout)) as response:
             if not response.is_success:
                 response.read()
             call.read(response)
-            with transfer.arriving(target, sha256 or response.headers.get(STORED_SHA256)) as take:
-                for data in response.iter_bytes(transfer.CHUNK):
-                    take(data)
-        return target
+            yield response
 
 
 class AsyncGyozaClient:
@@ -157,6 +183,7 @@ class AsyncGyozaClient:
     get_events = awaited(calls.get_events)
     add_event = awaited(calls.add_event)
     get_attempts = awaited(calls.get_attempts)
+    get_logs = awaited(calls.get_logs)
 
     delete_file = awaited(calls.delete_file)
 
@@ -194,17 +221,36 @@ class AsyncGyozaClient:
 
     async def download_file(self, file: str, path: str | os.PathLike[str], *, sha256: str | None = None) -> Path:
         """As `GyozaClient.download_file`; the writing happens in another thread."""
-        call, target = calls.download_file(file), Path(path)
-        request = _request(call, self.timeout)
+        target = Path(path)
+        async with self._streamed(calls.download_file(file)) as response:
+            with transfer.arriving(target, sha256 or response.headers.get(STORED_SHA256)) as take:
+                async for data in response.aiter_bytes(transfer.CHUNK):
+                    await asyncio.to_thread(take, data)
+        return target
+
+    async def follow_logs(self, run_id: str, attempt: int | None = None, offset: int = 0) -> AsyncGenerator[bytes]:
+        """As `GyozaClient.follow_logs`."""
+        following = Following(run_id, attempt, offset)
+        while not following.ended:
+            await asyncio.sleep(following.pause_s)
+            try:
+                async with self._streamed(following.call()) as response:
+                    following.begin(response)
+                    async for data in response.aiter_bytes():
+                        yield following.took(data)
+                following.finish()
+            except (GyozaUnreachable, ServerFailed) as error:
+                following.lose(error)
+
+    @asynccontextmanager
+    async def _streamed(self, call: Call[None]) -> AsyncGenerator[httpx.Response]:
+        """An answer that is no refusal, its body to be read."""
         with _heard(self.address, self.timeout):
-            async with self._http.stream(**request) as response:
+            async with self._http.stream(**_request(call, self.timeout)) as response:
                 if not response.is_success:
                     await response.aread()
                 call.read(response)
-                with transfer.arriving(target, sha256 or response.headers.get(STORED_SHA256)) as take:
-                    async for data in response.aiter_bytes(transfer.CHUNK):
-                        await asyncio.to_thread(take, data)
-        return target
+                yield response
 
 
 class _Settings(TypedDict):
