@@ -3,9 +3,10 @@
 The leader alone does it, in batches so small that nobody who locks a run waits for them.
 """
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from gyoza.control import logs
+from gyoza.control.logs import Shelf
 from gyoza.store import idempotency, leader, retention
 from gyoza.store.database import Connection, Database
 
@@ -17,20 +18,19 @@ async def tidy(
     database: Database,
     epoch: int,
     keep_for: timedelta | None,
-    discard: Callable[[str], None],
+    shelf: Shelf,
     now: datetime,
 ) -> dict[str, int]:
-    """One batch; how much went. `keep_for` None: for ever. `discard` deletes the bytes of a run's logs.
+    """One batch; how much went. `keep_for` None: for ever.
 
-    The bytes go before the rows: when this breaks off in between, the rows are still there to do it again by.
+    The bytes of logs go before the rows: when this breaks off in between, the rows are still there to do it again by.
     """
 
     async def work(connection: Connection) -> dict[str, int]:
         await leader.check(connection, epoch)
         ended_before = None if keep_for is None else now - keep_for
         due = await retention.lock_due(connection, ended_before, now, RUNS_AT_ONCE)
-        for run_id in due:
-            discard(run_id)
+        await logs.forget(connection, shelf, due)
         await retention.delete(connection, due)
         return {"runs": len(due), "answers": await idempotency.expire(connection, now, ANSWERS_AT_ONCE)}
 
