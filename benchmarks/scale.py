@@ -1,6 +1,6 @@
 """What a look costs with a million runs and ten million events, against what it costs with ten thousand runs.
 
-    python -m benchmarks.scale [--runs 1000000] [--repeats 200] [--json FILE]
+    python -m benchmarks.scale [--runs 1000000] [--repeats 200] [--keep FOLDER] [--json FILE]
 
 Both databases lie in one PostgreSQL that is started for this; every question is asked of both in turn, so that whatever
 else the machine does meets both alike. A figure is the ratio of the medians: 1.0 is the same, 1.5 is the limit.
@@ -199,26 +199,29 @@ async def timed(ask: Ask, shelf: Shelf) -> float:
     return (time.perf_counter() - started) * 1000
 
 
-async def measure(runs: int, repeats: int) -> dict[str, tuple[float, float]]:
-    with tempfile.TemporaryDirectory(prefix="gyoza-scale-", dir=os.environ.get("GYOZA_BENCH_DIR")) as folder:
-        async with embedded_database(Path(folder) / "data", say=note) as url:
-            urls = [prepared(url, name, count) for name, count in (("small", SMALL), ("large", runs))]
-            async with Database(urls[0]) as one, Database(urls[1]) as two:
-                small, large = Shelf(one, SMALL, random.Random(1)), Shelf(two, runs, random.Random(1))
-                found = await compare(small, large, repeats)
-                found["page 5,000 against page 1"] = await depth(large, repeats)
-                return found
+async def measure(folder: Path, runs: int, repeats: int) -> dict[str, tuple[float, float]]:
+    async with embedded_database(folder, say=note) as url:
+        urls = [prepared(url, count) for count in (SMALL, runs)]
+        async with Database(urls[0]) as one, Database(urls[1]) as two:
+            small, large = Shelf(one, SMALL, random.Random(1)), Shelf(two, runs, random.Random(1))
+            found = await compare(small, large, repeats)
+            found["page 5,000 against page 1"] = await depth(large, repeats)
+            return found
 
 
-def prepared(url: str, name: str, runs: int) -> str:
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
+def prepared(url: str, runs: int) -> str:
+    """The URL of a database with so many runs, which is made where it is not there yet."""
+    name = f"runs_{runs}"
     ours = make_conninfo(url, dbname=name)
+    with psycopg.connect(url, autocommit=True) as connection:
+        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
+            return ours
+        connection.execute(f"CREATE DATABASE {name}".encode())
     migrate(ours)
     started = time.monotonic()
     with psycopg.connect(ours, autocommit=True) as connection:
         fill(connection, runs, note)
-    note(f"{name}: {runs:,} runs, {runs * 10:,} events, made in {time.monotonic() - started:.0f} s")
+    note(f"{runs:,} runs, {runs * 10:,} events, made in {time.monotonic() - started:.0f} s")
     return ours
 
 
@@ -230,9 +233,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=200)
+    parser.add_argument("--keep", type=Path, help="where the databases are kept, and found again the next time")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    found = asyncio.run(measure(options.runs, options.repeats))
+    with tempfile.TemporaryDirectory(prefix="gyoza-scale-") as temporary:
+        found = asyncio.run(measure(options.keep or Path(temporary) / "data", options.runs, options.repeats))
     print(f"{'asked':<40} {'small ms':>9} {'large ms':>9} {'ratio':>6}")
     for name, (small, large) in found.items():
         above = "  <-- above the limit" if large / small > LIMIT else ""

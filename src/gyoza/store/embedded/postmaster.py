@@ -26,7 +26,7 @@ SETTINGS = {
     "log_timezone": "UTC",
     "log_checkpoints": "off",
     "max_connections": "100",
-    "shared_buffers": "128MB",
+    "shared_buffers": "256MB",
     # Small statements on few cores: nothing for parallel work, neither processes nor /dev/shm (tiny in containers).
     "io_method": "sync",
     "max_parallel_workers": "0",
