@@ -153,3 +153,13 @@ def named(held: Json) -> Json:
 
 def event(type: str, msg: Any = "", **payload: Any) -> Json:
     return {"type": type, "msg": msg, "payload": payload or None}
+
+
+async def a_key(api: httpx.AsyncClient, name: str = "ci", **body: Any) -> Json:
+    """A new key, with its text in `key`."""
+    return told(await api.post("/keys", json={"name": name, **body}), 201)
+
+
+def by(key: Json | str) -> dict[str, str]:
+    """The headers of a request that carries this key."""
+    return {"X-API-Key": key if isinstance(key, str) else key["key"]}

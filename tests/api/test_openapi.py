@@ -6,7 +6,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from .actors import Json, Worker, event, say, submit, told
+from .actors import Json, Worker, a_key, by, event, say, submit, told
 from .openapi import Document
 
 CALLS = """
@@ -39,6 +39,9 @@ CALLS = """
     POST /files
     GET /files/{file_id}
     DELETE /files/{file_id}
+    POST /keys
+    GET /keys
+    DELETE /keys/{key_id}
 """
 
 
@@ -105,6 +108,11 @@ async def live_a_whole_life(api: httpx.AsyncClient, one: Worker) -> None:
     await api.delete(f"/files/{kept['id']}")
     await api.post("/workers/w1/resume")
     await api.delete("/workers/w1")
+    await a_key(api, expires_in_s=60)
+    used = await a_key(api, scopes=["worker"], worker="w1")
+    await api.get("/workers/w1", headers=by(used))
+    await api.delete(f"/keys/{used['id']}")
+    await api.get("/keys")
 
 
 async def be_refused_everywhere(api: httpx.AsyncClient) -> None:
@@ -134,6 +142,7 @@ async def be_refused_everywhere(api: httpx.AsyncClient) -> None:
         f"runs/{run['id']}/events",
         "workers/x/claim",
         "workers/x/reports",
+        "keys",
     )
     for method, path in [("PATCH", f"runs/{run['id']}"), ("PUT", "workers/x"), *(("POST", path) for path in posts)]:
         for body in bodies:
@@ -150,7 +159,11 @@ async def be_refused_everywhere(api: httpx.AsyncClient) -> None:
             await api.put(f"/{path}/attempts/1/logs?offset=0", headers=lease, content=body)
     await api.get("/files/x")
     await api.delete("/workers/x")
-    for path in ("runs", f"runs/{run['id']}", "definitions", "workers"):
+    await api.delete("/keys/x")
+    reading = await a_key(api, scopes=["read"])
+    for method, path in (("POST", "runs"), ("POST", "keys"), ("GET", "keys"), ("DELETE", "files/x")):
+        await api.request(method, f"/{path}", headers=by(reading))
+    for path in ("runs", f"runs/{run['id']}", "definitions", "workers", "keys"):
         await api.get(f"/{path}", headers={"X-API-Key": "wrong"})
 
 
@@ -163,6 +176,7 @@ async def test_bodies_of_thin_calls_are_described(document: Json):
         "put /workers/{worker_id}": "Heartbeat",
         "post /workers/{worker_id}/claim": "ClaimBody",
         "post /workers/{worker_id}/reports": "ReportsBody",
+        "post /keys": "CreateKey",
     }.items():
         method, path = call.split()
         body = document["paths"][path][method]["requestBody"]

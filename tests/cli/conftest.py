@@ -39,6 +39,7 @@ class LittleGyoza:
         self.has_more = False
         self.workers: list[dict[str, Any]] = []
         self.logs: list[bytes] = []
+        self.keys: list[dict[str, Any]] = []
 
     def routes(self) -> list[Route]:
         return [
@@ -54,6 +55,9 @@ class LittleGyoza:
             Route("/runs/{id}/retry", self.retry, methods=["POST"]),
             Route("/files", self.put_file, methods=["POST"]),
             Route("/files/{id}", self.get_file),
+            Route("/keys", self.create_key, methods=["POST"]),
+            Route("/keys", self.list_keys),
+            Route("/keys/{id}", self.revoke_key, methods=["DELETE"]),
             Route("/workers", self.list_workers),
             Route("/workers/{id}/{verb}", self.drain, methods=["POST"]),
         ]
@@ -138,6 +142,21 @@ class LittleGyoza:
             return problem(404, "file_not_found", f"File '{file_id}' not found")
         return Response(self.files[file_id][1])
 
+    async def create_key(self, request: Request) -> Response:
+        self.asked = await request.json()
+        self.keys.append(a_key(f"k{len(self.keys) + 1}", **self.asked))
+        return JSONResponse({**self.keys[-1], "key": "gyoza_secret"}, 201)
+
+    async def list_keys(self, request: Request) -> Response:
+        return JSONResponse(self.keys)
+
+    async def revoke_key(self, request: Request) -> Response:
+        found = [key for key in self.keys if key["id"] == request.path_params["id"]]
+        if not found:
+            return problem(404, "key_not_found", f"Key '{request.path_params['id']}' not found")
+        found[0]["revoked_at"] = NOW.format(5)
+        return Response(status_code=204)
+
     async def list_workers(self, request: Request) -> Response:
         return JSONResponse(self.workers)
 
@@ -180,6 +199,22 @@ def a_run(**more: Any) -> dict[str, Any]:
         "updated_at": NOW.format(1),
         "reason": None,
         "version": None,
+        **more,
+    }
+
+
+def a_key(key_id: str, name: str, expires_in_s: float | None = None, **more: Any) -> dict[str, Any]:
+    return {
+        "id": f"01980000-0000-7000-8000-{key_id:0>12}",
+        "name": name,
+        "scopes": ["submit"],
+        "worker": None,
+        "hint": "cret",
+        "created_at": NOW.format(0),
+        "created_by": "bootstrap",
+        "expires_at": NOW.format(9) if expires_in_s else None,
+        "revoked_at": None,
+        "last_used_at": None,
         **more,
     }
 

@@ -172,6 +172,14 @@ SHAPES: list[tuple[str, tuple[Any, ...], dict[str, Any], tuple[str, str, Any]]] 
     ("resume_worker", ("w1",), {}, ("POST", "/workers/w1/resume", None)),
     ("remove_worker", ("w1",), {}, ("DELETE", "/workers/w1", None)),
     ("delete_file", ("gyoza://files/f1",), {}, ("DELETE", "/files/f1", None)),
+    ("create_key", ("ci",), {}, ("POST", "/keys", {"name": "ci"})),
+    (
+        "create_key",
+        ("box",),
+        {"scopes": ["worker"], "worker": "w1", "expires_in_s": 60},
+        ("POST", "/keys", {"name": "box", "scopes": ["worker"], "worker": "w1", "expires_in_s": 60}),
+    ),
+    ("revoke_key", ("k/1",), {}, ("DELETE", "/keys/k%2F1", None)),
 ]
 
 
@@ -183,7 +191,7 @@ async def test_a_method_sends_the_request_that_the_contract_names(
     assert tape.last == asked
 
 
-@pytest.mark.parametrize("name", ["list_definitions", "get_revisions", "get_attempts", "list_workers"])
+@pytest.mark.parametrize("name", ["list_definitions", "get_revisions", "get_attempts", "list_workers", "list_keys"])
 async def test_a_bare_list_is_decoded(client: Any, tape: Tape, name: str) -> None:
     tape.answer([{"id": "a"}])
     args = () if name.startswith("list") else ("a",)

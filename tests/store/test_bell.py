@@ -83,6 +83,19 @@ async def test_what_rings_before_one_waits_is_heard_all_the_same_and_once(shelf:
         assert await silent(ear)
 
 
+async def test_an_ear_that_does_not_wait_is_told_that_it_rang_and_once(shelf: Database, bell: Bell):
+    ear = bell.ear(bells.KEYS)
+    with bell.heard("proof") as proof:
+        assert not ear.rang()
+        await rung(shelf, "other", "proof")
+        assert await proof.wait(PROMPTLY_S)
+        assert not ear.rang()
+        await rung(shelf, bells.KEYS, "proof")
+        assert await proof.wait(PROMPTLY_S)
+        assert ear.rang()
+        assert not ear.rang()
+
+
 async def test_a_name_with_any_characters_may_be_rung(shelf: Database, bell: Bell):
     with bell.heard('wörker "1", \\ []') as ear:
         await rung(shelf, 'wörker "1", \\ []')

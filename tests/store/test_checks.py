@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from psycopg.errors import CheckViolation, ForeignKeyViolation, NotNullViolation, UniqueViolation
 
+from gyoza.models.keys import Scope
 from gyoza.models.lifecycle import EventType, OpRunState
 from gyoza.models.reasons import Reason
 
@@ -61,6 +62,7 @@ def event(connection: psycopg.Connection, **values: Any) -> None:
         ("attempts", "state", OpRunState),
         ("events", "type", EventType),
         ("attempts", "reason", Reason),
+        ("keys", "scopes", Scope),
     ],
 )
 def test_the_database_knows_the_very_words_that_the_models_know(
@@ -157,6 +159,36 @@ def test_an_impossible_event_is_refused(
 ):
     with pytest.raises(violation):
         event(shelf_rows, **impossible)
+
+
+def key(connection: psycopg.Connection, **values: Any) -> None:
+    who = {"name": "ci", "scopes": ["submit"], "created_by": "me", "created_at": "now"}
+    insert(connection, "keys", **{"id": RUN, "hash": b"h" * 32, "hint": "abcd", **who, **values})
+
+
+@pytest.mark.parametrize(
+    "impossible",
+    [
+        {"scopes": []},
+        {"scopes": ["root"]},
+        {"scopes": ["worker"]},
+        {"worker": "w1"},
+        {"worker": "w1", "scopes": ["worker", "read"]},
+        {"scopes": ["worker", "read"]},
+        {"hash": b"the text itself"},
+    ],
+    ids=str,
+)
+def test_an_impossible_key_is_refused(shelf_rows: psycopg.Connection, impossible: dict[str, Any]):
+    with pytest.raises(CheckViolation):
+        key(shelf_rows, **impossible)
+
+
+def test_two_keys_may_have_one_name_but_not_one_hash(shelf_rows: psycopg.Connection):
+    key(shelf_rows)
+    key(shelf_rows, id=RUN[:-1] + "2", hash=b"g" * 32, scopes=["worker"], worker="w1")
+    with pytest.raises(UniqueViolation):
+        key(shelf_rows, id=RUN[:-1] + "3")
 
 
 def test_an_event_number_is_given_once(shelf_rows: psycopg.Connection):

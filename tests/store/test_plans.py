@@ -14,13 +14,26 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from gyoza.models.lifecycle import OpRunState
-from gyoza.store import attempts, definitions, events, idempotency, logs, pages, queue, retention, runs, workers
+from gyoza.store import (
+    attempts,
+    definitions,
+    events,
+    files,
+    idempotency,
+    keys,
+    logs,
+    pages,
+    queue,
+    retention,
+    runs,
+    workers,
+)
 from gyoza.store.database import Connection, Database
 from gyoza.store.filters import Filters, Place
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 A_RUN = "01890000-0000-7000-8000-000000010000"
-FULL = ("runs", "run_tags", "attempts", "events", "feed", "idempotency", "logs", "log_chunks")
+FULL = ("runs", "run_tags", "attempts", "events", "feed", "idempotency", "logs", "log_chunks", "keys")
 
 FILL = (
     """
@@ -75,6 +88,11 @@ FILL = (
     """
     INSERT INTO log_chunks (run_id, attempt, start, size, name)
     SELECT id, 1, 100 * n, 100, 'chunk' FROM runs, generate_series(0, 2) n
+    """,
+    """
+    INSERT INTO keys (id, name, hash, hint, scopes, created_at, created_by)
+    SELECT gen_random_uuid(), 'ci', sha256(n::text::bytea), 'abcd', '{submit}', now(), 'me'
+    FROM generate_series(1, 5000) n
     """,
     "ANALYZE",
 )
@@ -202,6 +220,8 @@ ASKED: dict[str, Callable[[Connection], Awaitable[Any]]] = {
     "chunks of a log": lambda c: logs.chunks(c, A_RUN, 1, 150, 10),
     "a log that is added to": extended,
     "logs that are forgotten": lambda c: logs.forget(c, [A_RUN]),
+    "a key, and a note of its use": lambda c: keys.find(c, b"h" * 32, NOW),
+    "whether a worker's runs name a file": lambda c: files.is_named(c, A_RUN, "w1"),
     "the latest of a definition": lambda c: definitions.latest(c, "op-1"),
 }
 

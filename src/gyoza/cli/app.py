@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, Command] = {
     "definitions": Command("gyoza.cli.definitions:app", "List and inspect deployed ops."),
     "workers": Command("gyoza.cli.workers:app", "List, inspect, drain and resume workers."),
     "files": Command("gyoza.cli.files:app", "Put files on the server and get them back."),
+    "keys": Command("gyoza.cli.keys:app", "Make, list and revoke API keys."),
     "server": Command("gyoza.cli.server:app", "Start a server."),
     "worker": Command("gyoza.cli.worker:app", "Start a worker on this machine."),
     "db": Command("gyoza.cli.db:app", "Look after the database."),

@@ -1,10 +1,10 @@
-"""Every call of the HTTP API, described once: definitions, runs, files, workers.
+"""Every call of the HTTP API, described once: definitions, runs, files, keys, workers.
 
 `GyozaClient` and `AsyncGyozaClient` are these functions with a connection; whatever else speaks to a server can send
 their values as well.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gyoza.client.call import Call, Object, an_object, content, get, get_list, given, nothing, part, send
@@ -152,6 +152,22 @@ def put_logs(run_id: str, attempt: int, data: bytes, *, offset: int, lease_token
     path = f"/runs/{part(run_id)}/attempts/{attempt}/logs"
     headers = {"Gyoza-Lease": lease_token, "Content-Type": "application/octet-stream"}
     return Call("PUT", path, an_object, params={"offset": offset}, content=data, headers=headers)
+
+
+def create_key(
+    name: str, *, scopes: Sequence[str] | None = None, worker: str | None = None, expires_in_s: float | None = None
+) -> Call[Object]:
+    """The answer holds the key's text, `key`: once. `worker`: whom a key with the scopes `["worker"]` is for."""
+    more = given(scopes=scopes, worker=worker, expires_in_s=expires_in_s)
+    return send("POST", "/keys", {"name": name, **more})
+
+
+def list_keys() -> Call[list[Object]]:
+    return get_list("/keys")
+
+
+def revoke_key(key_id: str) -> Call[None]:
+    return Call("DELETE", f"/keys/{part(key_id)}", nothing)
 
 
 def list_workers() -> Call[list[Object]]:

@@ -78,6 +78,10 @@ class GyozaClient:
 
     delete_file = waiting(calls.delete_file)
 
+    create_key = waiting(calls.create_key)
+    list_keys = waiting(calls.list_keys)
+    revoke_key = waiting(calls.revoke_key)
+
     list_workers = waiting(calls.list_workers)
     get_worker = waiting(calls.get_worker)
     drain_worker = waiting(calls.drain_worker)
@@ -186,6 +190,10 @@ class AsyncGyozaClient:
     get_logs = awaited(calls.get_logs)
 
     delete_file = awaited(calls.delete_file)
+
+    create_key = awaited(calls.create_key)
+    list_keys = awaited(calls.list_keys)
+    revoke_key = awaited(calls.revoke_key)
 
     list_workers = awaited(calls.list_workers)
     get_worker = awaited(calls.get_worker)

@@ -5,6 +5,7 @@
         Unauthorized                 401
         Forbidden                    403
         NotFound                     404  RunNotFound DefinitionNotFound AttemptNotFound WorkerNotFound FileMissing
+                                          KeyNotFound
         Conflict                     409  AttemptIsLeased LeaseLost StaleAttempt WorkerNameTaken Superseded
                                           NotRegistered DefinitionDisabled IdempotencyKeyReused WrongOffset
         NotAllowedNow                400  OpRunLockedException TransitionRefused InvalidQuery
@@ -80,6 +81,13 @@ class FileMissing(NotFound):
 
     def __init__(self, file_id: str):
         super().__init__(f"File '{file_id}' not found")
+
+
+class KeyNotFound(NotFound):
+    code = "key_not_found"
+
+    def __init__(self, key_id: str):
+        super().__init__(f"Key '{key_id}' not found: see gyoza keys ls for what there is")
 
 
 class Conflict(Refusal):

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gyoza.models.keys import Scope
 from gyoza.models.lifecycle import EventType, OpRunState
 from gyoza.models.reasons import Reason
 from gyoza.server.schemas import (
@@ -219,6 +220,23 @@ class FileOut(Out):
 class AppendedOut(Out):
     offset: int
     cut: bool
+
+
+class KeyOut(Out):
+    id: str
+    name: str
+    scopes: list[Scope]
+    worker: str | None
+    hint: str
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+class KeyMade(KeyOut):
+    key: str = Field(description="its text: told here, and never again")
 
 
 class HealthOut(Out):

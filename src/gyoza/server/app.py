@@ -16,13 +16,16 @@ from gyoza.server.answers import Problem
 from gyoza.server.auth import Authentication
 from gyoza.server.context import Context, Routes, security
 from gyoza.server.filestore import FileStore, Folder
+from gyoza.server.keyring import Keyring
 from gyoza.server.loops import lead
-from gyoza.server.routes import bulk, definitions, files, health, logs, runs, workers
+from gyoza.server.routes import bulk, definitions, files, health, keys, logs, runs, workers
 from gyoza.server.settings import Settings
 from gyoza.store.bell import Bell
 from gyoza.store.database import Database
 
-ROUTERS: tuple[Routes, ...] = tuple(each.router for each in (health, definitions, bulk, runs, logs, workers, files))
+ROUTERS: tuple[Routes, ...] = tuple(
+    each.router for each in (health, definitions, bulk, runs, logs, workers, files, keys)
+)
 _TITLE, _VERSION = "Gyoza", version("gyoza")
 _SECURITY = {
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -31,12 +34,12 @@ _SECURITY = {
 
 
 def create_app(context: Context, api_key: str) -> FastAPI:
-    app = FastAPI(title=_TITLE, version=_VERSION, redoc_url=None)
+    app = FastAPI(title=_TITLE, version=_VERSION, redoc_url=None, swagger_ui_oauth2_redirect_url=None)
     app.state.context = context
     for router in ROUTERS:
         app.include_router(router)
     gyoza.server.problems.install(app)
-    app.add_middleware(Authentication, api_key=api_key)
+    app.add_middleware(Authentication, keyring=Keyring(context.database, context.bell, api_key))
     app.openapi = lambda: openapi(app)
     return app
 

@@ -76,8 +76,8 @@ def install(app: FastAPI) -> None:
         GyozaError: _refused,
         RequestValidationError: _misshapen,
         HTTPException: _http,
-        psycopg.OperationalError: _no_database,
-        PoolTimeout: _no_database,
+        psycopg.OperationalError: no_database,
+        PoolTimeout: no_database,
         psycopg.DataError: _unkeepable,
         ClientDisconnect: _gone,
         Exception: _crashed,
@@ -106,7 +106,7 @@ async def _http(request: Request, error: HTTPException) -> Response:
     return answer
 
 
-async def _no_database(request: Request, error: Exception) -> Response:
+async def no_database(request: Request, error: Exception) -> Response:
     _log.warning("no database for %s %s: %s", request.method, request.url.path, error)
     answer = problem(503, "The database cannot be reached just now: try again shortly", "database_unavailable")
     answer.headers["Retry-After"] = "1"

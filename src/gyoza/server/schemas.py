@@ -3,9 +3,19 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from gyoza.models.definition import TYPES
+from gyoza.models.keys import BOOTSTRAP, Scope
 from gyoza.models.lifecycle import EventType
 from gyoza.models.resources import cpu_from_wire
 
@@ -288,3 +298,36 @@ class ReportBody(Ours):
 class ReportsBody(Ours):
     instance: Text
     reports: list[Any] = Field(max_length=1000, description="each one a Report; they are judged one by one")
+
+
+def _given_out(name: str) -> str:
+    if name == BOOTSTRAP.name:
+        raise ValueError(f"'{name}' is who has the key that the server was started with: choose another name")
+    return name
+
+
+def _alone(scopes: list[Scope]) -> list[Scope]:
+    if Scope.WORKER in scopes and set(scopes) != {Scope.WORKER}:
+        raise ValueError("the scope worker goes with no other: make two keys")
+    return scopes
+
+
+class CreateKey(Ours):
+    name: Annotated[Name, AfterValidator(_given_out)] = Field(description="who has it; two keys may have one name")
+    scopes: Annotated[list[Annotated[Scope, Field(strict=False)]], AfterValidator(_alone)] = Field(
+        [Scope.SUBMIT], min_length=1
+    )
+    worker: Name | None = Field(
+        None, validate_default=True, description="the worker that a key with the scope worker is for"
+    )
+    expires_in_s: Seconds | None = Field(None, description="none: it does not expire")
+
+    @field_validator("worker")
+    @classmethod
+    def _is_a_workers(cls, worker: str | None, info: ValidationInfo) -> str | None:
+        wants = Scope.WORKER in info.data.get("scopes", ())
+        if wants and worker is None:
+            raise ValueError("a key with the scope worker is for one worker: name it")
+        if worker is not None and not wants and "scopes" in info.data:
+            raise ValueError('only a key with the scopes ["worker"] is for a worker')
+        return worker

@@ -18,6 +18,8 @@ _RECONNECT_S = 1.0
 
 QUEUE = "queue"
 """Rung when something may be placed: a run came into the queue, or room became free."""
+KEYS = "keys"
+"""Rung when a key was revoked."""
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +30,7 @@ def log_of(run_id: str) -> str:
 
 
 async def ring(connection: Connection, topics: Iterable[str]) -> None:
-    """Wake the waiters of `topics` (QUEUE, a worker's id, `log_of` a run) when this transaction commits."""
+    """Wake the waiters of `topics` (QUEUE, KEYS, a worker's id, `log_of` a run) when this transaction commits."""
     text = json.dumps(sorted(set(topics)))
     if text == "[]":
         return
@@ -60,6 +62,12 @@ class Bell:
         """Nobody waits any more: open long polls end now."""
         self.is_closed = True
         self._wake([])
+
+    def ear(self, topic: str) -> "Ear":
+        """Listens from now on, for as long as the bell hangs."""
+        event = asyncio.Event()
+        self._waiters[topic].add(event)
+        return Ear(self, event)
 
     @contextmanager
     def heard(self, topic: str) -> Generator["Ear"]:
@@ -106,6 +114,12 @@ class Ear:
     def __init__(self, bell: Bell, event: asyncio.Event):
         self._bell = bell
         self._event = event
+
+    def rang(self) -> bool:
+        """Whether it rang since it was last asked; waits for nothing."""
+        rang = self._event.is_set()
+        self._event.clear()
+        return rang
 
     async def wait(self, timeout_s: float) -> bool:
         """Until it rings (true), the time is over, or the server stops."""

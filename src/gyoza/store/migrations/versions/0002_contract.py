@@ -78,16 +78,17 @@ STATEMENTS = (
     CREATE TABLE keys (
         id uuid PRIMARY KEY,
         name text NOT NULL,
-        hash bytea NOT NULL UNIQUE,
+        hash bytea NOT NULL UNIQUE CHECK (length(hash) = 32),
         hint text NOT NULL,
-        scopes text[] NOT NULL CHECK (scopes <> '{}' AND scopes <@ '{admin,submit,read,worker}'),
+        scopes text[] NOT NULL CHECK (scopes <> '{}' AND scopes <@ ARRAY['admin', 'submit', 'read', 'worker']),
         worker text,
         created_at timestamptz NOT NULL,
         created_by text NOT NULL,
         expires_at timestamptz,
         revoked_at timestamptz,
         last_used_at timestamptz,
-        CHECK ((worker IS NOT NULL) = (scopes = '{worker}'))
+        CHECK ((worker IS NOT NULL) = ('worker' = ANY (scopes))),
+        CHECK (worker IS NULL OR scopes = '{worker}')
     )
     """,
     # --- answers given once
