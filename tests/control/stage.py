@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -64,6 +64,7 @@ class Cluster:
     now: datetime = NOW
     pace: Pace = PACE
     spoken: Counter[str] = field(default_factory=Counter)
+    holders: dict[tuple[str, int], str] = field(default_factory=dict)
 
     async def clear(self) -> None:
         for table in ("runs", "workers", "revisions", "definitions", "files", "keys", "idempotency", "outbox", "feed"):
@@ -130,7 +131,9 @@ class Cluster:
     ) -> Claimed:
         wanted = Claim(worker, instance or f"{worker}-a", frozenset(known), most, 0)
         async with self.database.connection() as connection:
-            return await look(connection, wanted)
+            claimed = await look(connection, wanted)
+        self.holders |= {(each.run_id, each.attempt): worker for each in claimed.assignments}
+        return claimed
 
     async def handed(self, worker: str = "w1") -> Assigned:
         """The only assignment of a worker."""
@@ -155,7 +158,12 @@ class Cluster:
         return result
 
     async def tell_all(self, *reports: Report) -> list[Result]:
-        return await report(self.database, reports, self.now)
+        """From the worker that was handed the attempt, where the report does not say from whom it is."""
+        told = [
+            replace(each, worker_id=each.worker_id or self.holders.get((each.run_id, each.attempt), ""))
+            for each in reports
+        ]
+        return await report(self.database, told, self.now)
 
     async def reap(self) -> dict[str, int]:
         return await reap(self.database, self.epoch, self.pace, self.now)
@@ -193,5 +201,5 @@ class Cluster:
             return await cursor.fetchall() if cursor.description else []
 
 
-def said(held: Assigned, seq: int, *events: Happening, **how: Any) -> Report:
-    return Report(held.run_id, held.attempt, held.lease, seq, events, **how)
+def said(held: Assigned, seq: int, *events: Happening, worker: str = "", **how: Any) -> Report:
+    return Report(worker, held.run_id, held.attempt, held.lease, seq, events, **how)

@@ -26,6 +26,14 @@ async def test_a_run_is_started_progresses_and_completes(cluster: Cluster):
     assert await cluster.story(held.run_id) == ["ASSIGNED 1", "STARTED 1", "PROGRESS 1", "COMPLETED 1"]
 
 
+async def test_only_the_worker_that_holds_an_attempt_reports_on_it_whatever_lease_another_has(cluster: Cluster):
+    held = await cluster.assigned()
+    refused = await cluster.tell_all(said(held, 1, STARTED, worker="w2"), said(held, 2, settled=True, worker="w2"))
+    assert [result.code for result in refused] == ["lease_lost", "lease_lost"]
+    assert await cluster.state(held.run_id) == ("ASSIGNED", 1)
+    assert (await cluster.tell(held, 1, STARTED)).ok
+
+
 async def test_several_reports_on_one_run_in_one_request_keep_their_order_and_numbers(cluster: Cluster):
     held = await cluster.assigned()
     progress = [said(held, 2 + n, Happening(E.PROGRESS, n), Happening(E.INFO, f"step {n}")) for n in range(10)]

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from gyoza.control.once import Asked, Reply, once
-from gyoza.models.errors import FileMissing
+from gyoza.models.errors import FileMissing, Forbidden
+from gyoza.models.keys import Caller
 from gyoza.models.run import is_run_id
 from gyoza.store import files
 from gyoza.store.database import Connection, Database
@@ -52,6 +53,21 @@ async def get(database: Database, file_id: str) -> File:
     if found is None:
         raise FileMissing(file_id)
     return found
+
+
+async def get_for(database: Database, file_id: str, caller: Caller) -> File:
+    """A worker's key opens what its worker has to fetch, and not another file."""
+    if caller.worker is not None and not await _is_named(database, file_id, caller.worker):
+        raise Forbidden(
+            f"The key '{caller.name}' speaks for worker '{caller.worker}' alone, "
+            f"and no run that this worker holds names file '{file_id}'"
+        )
+    return await get(database, file_id)
+
+
+async def _is_named(database: Database, file_id: str, worker_id: str) -> bool:
+    async with database.connection() as connection:
+        return is_run_id(file_id) and await files.is_named(connection, file_id, worker_id)
 
 
 async def delete(database: Database, file_id: str, discard: Callable[[str], None]) -> None:

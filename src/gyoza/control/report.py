@@ -1,7 +1,8 @@
 """What workers report, judged one by one and written together.
 
-A report binds to its attempt by a lease. It is applied whole or not at all; one that was applied before answers ok and
-changes nothing; one that comes too late is refused and changes nothing, however late it is.
+A report binds to its attempt by a lease, and comes from the worker that holds it. It is applied whole or not at all;
+one that was applied before answers ok and changes nothing; one that comes too late is refused and changes nothing,
+however late it is.
 """
 
 from collections.abc import Sequence
@@ -20,8 +21,9 @@ from gyoza.store.database import Connection, Database
 
 @dataclass(frozen=True)
 class Report:
-    """`seq` rises per attempt. `declined`: never started, put it back. `settled`: nothing of it runs any more."""
+    """What a worker says. `seq` rises per attempt. `declined`: it never started it. `settled`: nothing of it runs."""
 
+    worker_id: str
     run_id: str
     attempt: int
     lease: str
@@ -64,6 +66,8 @@ class _Judgement:
     def __call__(self, life: Life, now: datetime) -> Life:
         report = self.report
         held = leased(life, report.attempt, report.lease)
+        if held.held_by != report.worker_id:
+            raise LeaseLost(life.run_id, report.attempt)
         if report.seq <= held.last_report:
             return life
         if not (report.settled or report.declined or is_live(life, report.attempt)):

@@ -52,6 +52,21 @@ async def get(connection: Connection, file_id: str) -> File | None:
     return None if row is None else _file(row)
 
 
+async def is_named(connection: Connection, file_id: str, worker_id: str) -> bool:
+    """Whether the inputs or the definition of a run name this file, of which the worker holds an unsettled attempt."""
+    cursor = await connection.execute(
+        """
+        SELECT 1 FROM attempts a JOIN runs r ON r.id = a.run_id
+        LEFT JOIN revisions d ON d.name = r.op_definition AND d.revision = r.revision
+        WHERE a.held_by = %(worker_id)s AND a.settled_at IS NULL
+            AND (strpos(r.inputs::text, %(file_id)s) > 0 OR strpos(d.content::text, %(file_id)s) > 0)
+        LIMIT 1
+        """,
+        {"worker_id": worker_id, "file_id": file_id},
+    )
+    return await cursor.fetchone() is not None
+
+
 async def lock(connection: Connection, sha256: str) -> None:
     """Until the transaction ends, nobody else keeps or deletes files with these bytes."""
     await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))", [sha256])

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gyoza.client.call import get
-from gyoza.client.errors import GyozaUnreachable, ResponseError, Unauthorized
+from gyoza.client.errors import Forbidden, GyozaUnreachable, NotFound, ResponseError, Unauthorized
 from gyoza.client.http import AsyncGyozaClient
 from gyoza.models.errors import StartUpError
 from gyoza.models.paths import API_KEY_FILE
@@ -38,7 +38,7 @@ async def work(settings: WorkerSettings, say: Say) -> None:
     cluster = await _answers(settings.server_url, say)
     # Only now: a server that starts on this host has written its key by the time it answers.
     async with AsyncGyozaClient(settings.server_url) as client:
-        await _check_key(client)
+        await _check_key(client, identity.name)
         engine, why = await choose_engine(settings, Owner(cluster, identity.host_id, identity.name))
         try:
             place = Place(identity.name, settings.folder, engine, client)
@@ -86,15 +86,20 @@ async def _answers(server_url: str | None, say: Say) -> str:
             await asyncio.sleep(_PAUSE_S)
 
 
-async def _check_key(client: AsyncGyozaClient) -> None:
+async def _check_key(client: AsyncGyozaClient, name: str) -> None:
+    """A worker may ask after itself, be it known yet or not."""
     try:
-        await client.list_workers()
+        with suppress(NotFound):
+            await client.get_worker(name)
     except Unauthorized as error:
-        what = "is not the one of" if client.address.api_key else "is missing for"
+        what = "is not good for" if client.address.api_key else "is missing for"
         raise StartUpError(
-            f"The API key {what} the server at {client.address.url}: set GYOZA_API_KEY to what is in the file "
-            f"{API_KEY_FILE} of that server's data folder"
+            f"The API key {what} the server at {client.address.url}: set GYOZA_API_KEY to a key for this worker "
+            f"(gyoza keys create NAME --worker {name}), or to what is in the file {API_KEY_FILE} of that server's "
+            "data folder"
         ) from error
+    except Forbidden as error:
+        raise StartUpError(str(error)) from error
 
 
 async def _succeed(agent: Agent, attempts: Path, engine: Engine) -> None:

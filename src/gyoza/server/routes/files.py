@@ -9,7 +9,7 @@ from gyoza.control import files
 from gyoza.control.once import Reply
 from gyoza.models.errors import FileMissing
 from gyoza.server.answers import FileOut
-from gyoza.server.context import READ, SUBMIT, WORKER, Routes, context
+from gyoza.server.context import READ, SUBMIT, WORKER, Routes, caller, context
 from gyoza.server.repeats import answered, asked
 from gyoza.server.wire import encode
 
@@ -38,7 +38,7 @@ async def upload(request: Request, name: Annotated[str, Query(min_length=1, max_
 async def download(request: Request, file_id: str) -> Response:
     """The bytes, whole or in ranges."""
     server = context(request)
-    file = await files.get(server.database, file_id)
+    file = await files.get_for(server.database, file_id, caller(request))
     path = server.files.path(file.sha256)
     if not path.is_file():
         raise FileMissing(file_id)

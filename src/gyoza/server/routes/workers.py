@@ -63,8 +63,9 @@ async def take_reports(request: Request) -> Response:
     value = read(body)
     check({**value, "reports": None} if isinstance(value, dict) else value)
     said, server = checked(ReportsBody, value), context(request)
-    await claim.check_instance(server.database, request.path_params["worker_id"], said.instance)
-    judged = [_report(each, raw) for each, raw in zip(said.reports, _slices(body, value), strict=True)]
+    worker_id = request.path_params["worker_id"]
+    await claim.check_instance(server.database, worker_id, said.instance)
+    judged = [_report(worker_id, each, raw) for each, raw in zip(said.reports, _slices(body, value), strict=True)]
     taken = [each for each in judged if isinstance(each, report.Report)]
     results = iter(await report.report(server.database, taken, server.now()))
     return Answer(
@@ -127,7 +128,7 @@ def _slices(body: bytes, value: Any) -> list[msgspec.Raw]:
         raise
 
 
-def _report(value: Any, raw: msgspec.Raw) -> report.Report | dict[str, Any]:
+def _report(worker_id: str, value: Any, raw: msgspec.Raw) -> report.Report | dict[str, Any]:
     """The report, or the result that says why it is none: a misshapen one never fails its neighbours."""
     try:
         check(value, NESTING + _WRAPPING)
@@ -138,6 +139,7 @@ def _report(value: Any, raw: msgspec.Raw) -> report.Report | dict[str, Any]:
         return {**place, "ok": False, "code": refusal.code, "state": None, "detail": refusal.detail}
     events = msgspec.json.decode(members(raw).get("events", b"[]"), type=list[dict[str, msgspec.Raw]])
     return report.Report(
+        worker_id=worker_id,
         run_id=said.run_id,
         attempt=said.attempt,
         lease=said.lease_token,
