@@ -9,6 +9,7 @@ from pathlib import Path
 
 from platformdirs import user_data_path
 
+from gyoza.control.keys import new_text
 from gyoza.models.errors import StartUpError
 from gyoza.models.paths import API_KEY_FILE, data_dir
 from gyoza.policy.liveness import Pace
@@ -26,9 +27,9 @@ class Settings:
     port: int = 5555
     workers: int = 1
     log_level: str = "info"
-    database_url: str | None = None
-    direct_url: str | None = None
-    api_key: str | None = None
+    database_url: str | None = field(default=None, repr=False)
+    direct_url: str | None = field(default=None, repr=False)
+    api_key: str | None = field(default=None, repr=False)
     pace: Pace = field(default_factory=Pace)
     retention_days: float = 30
     log_limit_mb: int = 64
@@ -44,7 +45,7 @@ class Settings:
             "log_level": environ.get("GYOZA_LOG_LEVEL"),
             "database_url": environ.get("GYOZA_DATABASE_URL"),
             "direct_url": environ.get("GYOZA_DATABASE_DIRECT_URL"),
-            "api_key": environ.get("GYOZA_API_KEY"),
+            "api_key": _a_key(environ.get("GYOZA_API_KEY"), "GYOZA_API_KEY"),
             "retention_days": _days(environ, "GYOZA_RETENTION_DAYS"),
             "log_limit_mb": _whole(environ, "GYOZA_LOG_LIMIT_MB", 1, 2**20),
             "pace": Pace(_seconds(environ, "GYOZA_HEARTBEAT_S", 5), _seconds(environ, "GYOZA_LEASE_S", 20)),
@@ -63,8 +64,8 @@ def kept_api_key(folder: Path) -> str:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists():
-            _write_once(path, "gyoza_" + secrets.token_urlsafe(32))
-        return path.read_text().strip()
+            _write_once(path, new_text())
+        return _a_key(path.read_text().strip(), str(path)) or _no_key(path)
     except OSError as error:
         raise StartUpError(
             f"Data folder {folder} cannot be used ({error.strerror}): make it writable, or set GYOZA_DATA_DIR"
@@ -76,12 +77,25 @@ def _write_once(path: Path, text: str) -> None:
     fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     try:
         os.link(fresh, path)
     except FileExistsError:
         pass
     finally:
         fresh.unlink()
+
+
+def _a_key(text: str | None, where: str) -> str | None:
+    """`text`, where a header can carry it as it is; its text is told nobody."""
+    if text and not (text.isascii() and text.isprintable() and text == text.strip()):
+        raise StartUpError(f"The API key in {where} holds characters that no header can carry: choose another")
+    return text
+
+
+def _no_key(path: Path) -> str:
+    raise StartUpError(f"The file {path} holds no API key: delete it, and the next start makes one")
 
 
 def _whole(environ: Mapping[str, str], name: str, least: int, most: int) -> int | None:
