@@ -156,7 +156,8 @@ async def test_two_keys_of_one_name_take_over_from_one_another_without_a_gap(api
     assert old["id"] != new["id"] and old["key"] != new["key"]
     for key in (old, new):
         made = told(await api.post("/keys", json={"name": "x"}, headers=by(key)), 201)
-        assert made["created_by"] == "deploys", "who asks is the name, whichever key it is"
+        run = told(await api.post("/runs", json={"image": "a"}, headers=by(key)), 201)
+        assert {made["created_by"], run["submitted_by"]} == {"deploys"}, "who asks is the name, whichever key it is"
     assert (await api.delete(f"/keys/{old['id']}", headers=by(new))).status_code == 204
     await until_refused(api, old)
     told(await api.get("/runs", headers=by(new)))
