@@ -2,6 +2,7 @@
 #   make demo    a whole cluster, a sample op, one run, and all is gone again
 #   make test    everything that can run on this machine; what could not is listed at the end
 #   make check   what CI runs, in its order
+#   make docs    writes the parts of docs/reference that are drawn from the code
 
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TESTS ?= tests
 
-.PHONY: demo test check format lint types imports lock clean
+.PHONY: demo test check docs format lint types imports lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/ready
@@ -32,6 +33,9 @@ types: $(VENV)/ready-dev
 
 imports: $(VENV)/ready-dev
 	$(BIN)/lint-imports
+
+docs: $(VENV)/ready-dev
+	$(BIN)/python -m tools.reference
 
 # The pins of everything that is installed, with hashes. Run it after a change of dependencies in pyproject.toml.
 lock: $(VENV)/ready-dev

@@ -99,6 +99,29 @@ async def test_a_client_that_hangs_up_in_the_middle_of_a_body_harms_nobody(liste
         assert (status, page["data"]) == (200, [])
 
 
+async def test_what_is_no_http_is_a_problem_too(listening: Listening):
+    for nonsense in (b"nonsense\r\n\r\n", "GET /runs/\xe9 HTTP/1.1\r\n\r\n".encode("latin-1")):
+        async with dialled(listening) as line:
+            await line.send(nonsense)
+            status, problem = await line.answer()
+            assert (status, problem["code"]) == (400, "bad_request")
+
+
+async def test_a_body_in_broken_chunks_is_a_problem_too(listening: Listening):
+    async with dialled(listening) as line:
+        await line.send(head("POST", "/runs", f"X-API-Key: {KEY}", "Transfer-Encoding: chunked"))
+        await line.send(b'5\r\n{"ima\r\nzz\r\n')
+        status, problem = await line.answer()
+        assert (status, problem["code"]) == (400, "bad_request")
+
+
+async def test_a_wish_for_another_protocol_is_passed_over(listening: Listening):
+    for protocol in ("websocket", "h2c"):
+        async with dialled(listening) as line:
+            await line.send(head("GET", "/health", "Connection: Upgrade", f"Upgrade: {protocol}"))
+            assert (await line.answer())[0] == 200
+
+
 async def test_a_server_that_stops_answers_those_who_wait(listening: Listening):
     resources = b'{"cpu": 1, "ram_mb": 1, "slots": 1}'
     beat = b'{"instance": "i", "seq": 1, "host_id": "h", "resources": ' + resources + b"}"

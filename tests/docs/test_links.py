@@ -31,7 +31,7 @@ def test_every_link_leads_to_a_page_and_its_heading(page: Path):
         assert not anchor or anchor in anchors(target), f"{file} has no heading for #{anchor}"
 
 
-def test_the_index_names_every_page():
-    index = DOCS / "README.md"
-    named = {(index.parent / file).resolve() for file, _ in links(index)}
+def test_the_index_names_every_page_and_the_errors_name_theirs():
+    index, errors = DOCS / "README.md", DOCS / "reference" / "errors.md"
+    named = {(page.parent / file).resolve() for page in (index, errors) for file, _ in links(page)}
     assert {page for page in DOCS.rglob("*.md") if page != index} <= named

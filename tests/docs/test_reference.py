@@ -8,18 +8,15 @@ from typing import Any
 
 import pytest
 
-import gyoza.models.errors
-import gyoza.server.problems
 from gyoza.cli.app import COMMANDS, load
 from gyoza.client.project import read_project
-from gyoza.models.errors import GyozaError, ProjectError
+from gyoza.models.errors import ProjectError
 from gyoza.server.app import ROUTERS
 
 from .pages import REFERENCE, SOURCE, code_words, first_cells, section
 
 CONFIGURATION = (REFERENCE / "configuration.md").read_text()
 CONTRACT = (REFERENCE / "contract.md").read_text()
-ERRORS = (REFERENCE / "errors.md").read_text()
 CLI = (REFERENCE / "cli.md").read_text()
 PROJECT = (REFERENCE / "gyoza-yml.md").read_text()
 
@@ -33,27 +30,6 @@ def texts(path: Path) -> set[str]:
 def test_every_variable_is_on_the_page_of_the_configuration_and_no_other():
     in_code = {text for path in SOURCE.rglob("*.py") for text in texts(path) if re.fullmatch(r"GYOZA_[A-Z_]+", text)}
     assert set(re.findall(r"GYOZA_[A-Z_]+", CONFIGURATION)) == in_code
-
-
-def kinds(kind: type[GyozaError]) -> Iterator[type[GyozaError]]:
-    yield kind
-    for child in kind.__subclasses__():
-        yield from kinds(child)
-
-
-def test_every_code_is_on_the_page_of_the_errors():
-    domain = {kind.code for kind in kinds(GyozaError) if kind.__module__ == gyoza.models.errors.__name__}
-    snakes = {text for text in texts(Path(gyoza.server.problems.__file__)) if re.fullmatch(r"[a-z]+(_[a-z]+)+", text)}
-    assert domain | snakes <= code_words(ERRORS)
-
-
-def test_the_statuses_on_the_page_of_the_errors_are_those_of_the_table():
-    rows = re.findall(r"^\| (\d+) \| `(\w+)`", ERRORS, flags=re.MULTILINE)
-    said = {code: int(status) for status, code in rows}
-    for kind in kinds(GyozaError):
-        if kind.code in said and kind.__module__ == gyoza.models.errors.__name__:
-            fitting = [status for base, status in gyoza.server.problems.STATUSES.items() if issubclass(kind, base)]
-            assert said[kind.code] == fitting[0], kind.__name__
 
 
 def commands() -> Iterator[tuple[str, Any]]:

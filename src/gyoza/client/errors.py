@@ -32,7 +32,7 @@ from gyoza.models.errors import GyozaError
 class ResponseError(httpx.HTTPStatusError, GyozaError):
     """A refusal, with its problem document (RFC 9457): `code` is stable, `detail` one sentence for people.
 
-    `errors` has an item for each fault: `{pointer, detail, code}` in the shape of a body, a sentence in inputs.
+    `errors` has an item `{pointer, detail, code}` for each faulty place in what was sent.
     """
 
     def __init__(self, text: str, response: httpx.Response, problem: Mapping[str, Any]):

@@ -14,7 +14,7 @@ from gyoza.models.errors import DefinitionNotFound, Fault, InputValidationError,
 from gyoza.models.lifecycle import OpRunState
 from gyoza.models.resources import Constraints
 from gyoza.models.run import DEFAULT_PRIORITY, ExecutionSummary, OpRun
-from gyoza.models.strictjson import pointer
+from gyoza.models.strictjson import pointer, within
 from gyoza.store import bell, definitions, new_runs
 from gyoza.store.database import Connection, Database
 from gyoza.store.definitions import Revision, as_definition
@@ -106,7 +106,7 @@ def _drawn_all(wanted: Sequence[Wanted], found: Mapping[Any, Revision], by: str,
         try:
             drawn.append(_drawn(each, found, by, now))
         except InputValidationError as refusal:
-            faults += [Fault(pointer("runs", index, "inputs"), text, refusal.code) for text in refusal.errors]
+            faults += within(refusal.faults, "runs", index)
         except Refusal as refusal:
             faults.append(Fault(pointer("runs", index), refusal.detail, refusal.code))
     if faults:

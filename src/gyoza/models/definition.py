@@ -1,13 +1,14 @@
 """A deployed op: what it takes, gives and needs. Every deployment is an immutable revision."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from gyoza.models.bundle import Bundle
-from gyoza.models.errors import InputValidationError
+from gyoza.models.errors import Fault, InputValidationError
 from gyoza.models.resources import Constraints
+from gyoza.models.strictjson import pointer
 
 _URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://.+")
 
@@ -73,17 +74,20 @@ class InputSpecs(dict[str, InputSpec]):
     def validate(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """`inputs` with defaults filled in; null counts as absent. InputValidationError names every fault."""
         given = {name: value for name, value in inputs.items() if value is not None}
-        faults = [f"'{name}' is not an input of this op{self._known()}" for name in given if name not in self]
+        defaults = {name: spec.default for name, spec in self.items() if name not in given and spec.default is not None}
+        if faults := list(self._faults_of_inputs({**given, **defaults})):
+            raise InputValidationError([fault.detail for fault in faults], faults)
+        return {**given, **defaults}
+
+    def _faults_of_inputs(self, given: Mapping[str, Any]) -> Iterator[Fault]:
+        for name in given:
+            if name not in self:
+                yield _input_fault(name, f"'{name}' is not an input of this op{self._known()}", "unknown_member")
         for name, spec in self.items():
-            if name in given:
-                faults.append(spec.fault(name, given[name]) or "")
-            elif spec.default is not None:
-                given[name] = spec.default
-            elif spec.required:
-                faults.append(f"'{name}' is required ({spec.type})")
-        if any(faults):
-            raise InputValidationError([fault for fault in faults if fault])
-        return given
+            if name in given and (sentence := spec.fault(name, given[name])):
+                yield _input_fault(name, sentence, "wrong_type")
+            elif name not in given and spec.required:
+                yield _input_fault(name, f"'{name}' is required ({spec.type})", "missing")
 
     def faults_of_outputs(self, outputs: Mapping[str, Any]) -> list[str]:
         """What of `outputs` breaks these specs; outputs that are not declared are welcome."""
@@ -100,6 +104,10 @@ class InputSpecs(dict[str, InputSpec]):
 
     def _known(self) -> str:
         return f" (it takes: {', '.join(self)})" if self else " (it takes none)"
+
+
+def _input_fault(name: str, sentence: str, code: str) -> Fault:
+    return Fault(pointer("inputs", name), sentence, code)
 
 
 @dataclass(frozen=True)

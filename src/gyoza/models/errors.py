@@ -5,18 +5,25 @@
         Unauthorized                 401
         Forbidden                    403
         NotFound                     404  RunNotFound DefinitionNotFound AttemptNotFound WorkerNotFound FileMissing
-                                          KeyNotFound
+                                          KeyNotFound NoSuchPath
+        MethodNotAllowed             405
         Conflict                     409  AttemptIsLeased LeaseLost StaleAttempt WorkerNameTaken Superseded
                                           NotRegistered DefinitionDisabled IdempotencyKeyReused WrongOffset
         NotAllowedNow                400  OpRunLockedException TransitionRefused InvalidQuery
         InputValidationError         400  inputs that do not satisfy an op's input_specs
-        Malformed                    422  wrong type, missing field, out of bounds
+        BadRequest                   400  what is no HTTP
         TooLarge                     413
+        RangeNotSatisfiable          416
+        Malformed                    422  wrong type, missing field, out of bounds
+        InternalError                500
+        Unavailable                  503  DatabaseUnavailable NotReady
+        HttpError                    any other status that the web framework refuses with
       StartUpError                   a process cannot start; its text is what the operator reads
       ProjectError                   an op's folder cannot be read, packed or deployed as it stands
       AttemptError                   an attempt ends FAILED; `reason` is one of the closed list
 
 A text says what happened, to which thing, and what to do now. `code` is stable; texts that the contract keeps are too.
+Every code of a refusal has its entry in `server/catalogue.py`, from which its page in the docs is made.
 """
 
 from collections.abc import Sequence
@@ -88,6 +95,21 @@ class KeyNotFound(NotFound):
 
     def __init__(self, key_id: str):
         super().__init__(f"Key '{key_id}' not found: see gyoza keys ls for what there is")
+
+
+class NoSuchPath(NotFound):
+    code = "no_such_path"
+
+    def __init__(self, path: str):
+        super().__init__(f"There is nothing at {path}: see /docs for what there is")
+
+
+class MethodNotAllowed(Refusal):
+    code = "method_not_allowed"
+
+    def __init__(self, method: str, path: str, allowed: Sequence[str]):
+        super().__init__(f"{method} is not possible at {path}: possible are {', '.join(allowed)}")
+        self.allowed = tuple(allowed)
 
 
 class Conflict(Refusal):
@@ -189,23 +211,27 @@ class InvalidQuery(NotAllowedNow):
     code = "invalid_query"
 
 
+@dataclass(frozen=True)
+class Fault:
+    """One faulty place in a request: a sentence, a stable code, and a pointer.
+
+    The pointer is RFC 6901's into the body, or `/path/<name>`, `/query/<name>`, `/header/<name>` for what is no body.
+    """
+
+    pointer: str
+    detail: str
+    code: str
+
+
 class InputValidationError(Refusal):
     """Inputs that do not satisfy an op's `input_specs`; `errors` holds one sentence for every fault."""
 
     code = "invalid_inputs"
 
-    def __init__(self, errors: Sequence[str]):
+    def __init__(self, errors: Sequence[str], faults: Sequence[Fault] = ()):
         super().__init__("Invalid inputs: " + "; ".join(errors))
         self.errors = list(errors)
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One faulty place in a body: an RFC 6901 pointer, a sentence, a stable code."""
-
-    pointer: str
-    detail: str
-    code: str
+        self.faults = list(faults) or [Fault("/inputs", sentence, "wrong_value") for sentence in errors]
 
 
 class Malformed(Refusal):
@@ -218,8 +244,54 @@ class Malformed(Refusal):
         self.errors = list(errors)
 
 
+class BadRequest(Refusal):
+    code = "bad_request"
+
+
 class TooLarge(Refusal):
     code = "too_large"
+
+
+class RangeNotSatisfiable(Refusal):
+    code = "range_not_satisfiable"
+
+    def __init__(self) -> None:
+        super().__init__("The file has no bytes in the range that was asked for: Content-Range says how many it has")
+
+
+class InternalError(Refusal):
+    code = "internal_error"
+
+    def __init__(self) -> None:
+        super().__init__("The server failed on this request; its log says more")
+
+
+class Unavailable(Refusal):
+    code = "unavailable"
+
+
+class DatabaseUnavailable(Unavailable):
+    code = "database_unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("The database cannot be reached just now: try again shortly")
+
+
+class NotReady(Unavailable):
+    code = "not_ready"
+
+    def __init__(self, missing: Sequence[str]):
+        super().__init__(f"Not ready: {' and '.join(missing)} cannot be reached")
+
+
+class HttpError(Refusal):
+    """`status` is the framework's own."""
+
+    code = "http_error"
+
+    def __init__(self, status: int, detail: str):
+        super().__init__(detail)
+        self.status = status
 
 
 class StartUpError(GyozaError):

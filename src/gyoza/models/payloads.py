@@ -44,9 +44,14 @@ PAYLOADS: Mapping[EventType, Mapping[str, Check]] = {
 """The members that mean something, by type; null counts as absent."""
 
 
-def faults(kind: EventType, msg: Any, payload: Mapping[str, Any] | None) -> Iterator[Fault]:
-    fits, what = _PERCENT if kind is EventType.PROGRESS else _TEXT
-    if not fits(msg):
+def msg(kind: EventType) -> Check:
+    """What the msg of such an event must be."""
+    return _PERCENT if kind is EventType.PROGRESS else _TEXT
+
+
+def faults(kind: EventType, said: Any, payload: Mapping[str, Any] | None) -> Iterator[Fault]:
+    fits, what = msg(kind)
+    if not fits(said):
         yield Fault("/msg", f"the msg of {kind} {what}", "invalid_msg")
     for name, (fits, what) in PAYLOADS.get(kind, {}).items():
         value = (payload or {}).get(name)

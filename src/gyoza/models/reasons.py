@@ -78,5 +78,30 @@ RULES: Mapping[Reason, Rule] = {
     Reason.EXTERNAL: _user_retried,
 }
 
+MEANINGS: Mapping[Reason, str] = {
+    Reason.OP_ERROR: "the op exited with another code than 0, or wrote an error",
+    Reason.OOM_KILLED: "it needed more memory than it declared",
+    Reason.GPU_MEMORY_EXCEEDED: "it needed more GPU memory than it declared",
+    Reason.RUN_TIMEOUT: "it ran longer than `timeouts.run_s`",
+    Reason.INVALID_OUTPUT: "its outputs are no JSON object, or not what `output_specs` promise",
+    Reason.IMAGE_NOT_FOUND: "there is no such image",
+    Reason.BUNDLE_BROKEN: "the bundle cannot be unpacked, built or verified",
+    Reason.NOT_ALLOWED: "the worker's owner does not allow what it asks for",
+    Reason.IMAGE_PULL_FAILED: "the image exists but could not be fetched",
+    Reason.START_FAILED: "the container or process could not be started",
+    Reason.START_TIMEOUT: "it did not start within `timeouts.start_s`",
+    Reason.DISK_FULL: "the worker's disk is full",
+    Reason.WORKER_LOST: "the worker was not heard of any more",
+    Reason.RELEASED: "the worker never confirmed that it had taken the attempt",
+    Reason.DECLINED: "the worker could not take it after all",
+    Reason.DRAINED: "the worker is being taken out of service",
+    Reason.PREEMPTED: "it made room for something more urgent",
+    Reason.QUEUE_TIMEOUT: "it waited longer than `timeouts.queue_s`",
+    Reason.EXPIRED: "it was not wanted any more when its turn came",
+    Reason.CANCELLED: "somebody cancelled it",
+    Reason.EXTERNAL: "a program of your own reported a failure without a reason",
+}
+"""What happened, for people."""
+
 SERVER_ALONE = frozenset({Reason.WORKER_LOST, Reason.RELEASED, Reason.QUEUE_TIMEOUT, Reason.EXPIRED, Reason.CANCELLED})
 """Reasons that only the server gives; a worker or a client may write the others."""

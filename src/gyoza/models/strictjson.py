@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any, cast
 
@@ -43,6 +44,11 @@ def pointer(*parts: object) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
+def within(faults: Iterable[Fault], *parts: object) -> list[Fault]:
+    """The same faults, seen from further out: `parts` lead to where they were found."""
+    return [replace(fault, pointer=pointer(*parts) + fault.pointer) for fault in faults]
+
+
 class _Constant(float):
     """NaN or an infinity, which JSON does not have."""
 
@@ -68,7 +74,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _faults(value: Any, at: str, levels: int) -> Iterator[Fault]:
     if isinstance(value, str):
-        yield from _text_faults(value, at)
+        yield from text_faults(value, at)
     elif isinstance(value, float):
         if not math.isfinite(value):
             yield Fault(at, "not a number that JSON and a double can hold", "number_out_of_range")
@@ -82,13 +88,13 @@ def _faults(value: Any, at: str, levels: int) -> Iterator[Fault]:
     elif isinstance(value, dict):
         for key, member in cast(dict[str, Any], value).items():
             # Below a key that is no text there is no place that a pointer could name.
-            yield from list(_text_faults(key, at)) or _faults(member, at + pointer(key), levels - 1)
+            yield from list(text_faults(key, at)) or _faults(member, at + pointer(key), levels - 1)
     elif isinstance(value, list):
         for index, member in enumerate(cast(list[Any], value)):
             yield from _faults(member, f"{at}/{index}", levels - 1)
 
 
-def _text_faults(text: str, at: str) -> Iterator[Fault]:
+def text_faults(text: str, at: str) -> Iterator[Fault]:
     if "\0" in text:
         yield Fault(at, "NUL characters cannot be kept", "nul_character")
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):

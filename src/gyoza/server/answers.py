@@ -1,7 +1,7 @@
-"""The shapes of answers, for the OpenAPI document; a test holds them against what is really answered."""
+"""The shapes of answers, exact to the member: for the OpenAPI document, and for the tests that hold answers to it."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -9,24 +9,37 @@ from gyoza.models.keys import Scope
 from gyoza.models.lifecycle import EventType, OpRunState
 from gyoza.models.reasons import Reason
 from gyoza.server.schemas import (
+    INT32,
     AttemptName,
     BundleBody,
-    Deploy,
     EventDeliveryBody,
     ExecutionBody,
+    GpuBody,
     Json,
+    Name,
+    Priority,
     Reported,
-    ResourcesBody,
     RetryPolicyBody,
     SpecBody,
     TimeoutsBody,
 )
 
+Uuid = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
+Uri = Annotated[str, Field(json_schema_extra={"format": "uri"})]
+Count = Annotated[int, Field(ge=0)]
+Number = Annotated[int, Field(ge=1, le=INT32, description="counts from 1")]
+Progress = Annotated[int, Field(ge=0, le=100, description="per cent")]
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
 
 class Out(BaseModel):
-    """What is answered."""
+    """What is answered: every member is there, and no other.
 
-    model_config = ConfigDict(extra="allow")
+    A shape that is sent and answered alike is both: `class TimeoutsOut(TimeoutsBody, Out)`. What is any JSON object is
+    declared as `Json`.
+    """
+
+    model_config = ConfigDict(extra="forbid", json_schema_serialization_defaults_required=True)
 
 
 class ConstraintsOut(Out):
@@ -35,18 +48,42 @@ class ConstraintsOut(Out):
     vram_mb: int | None
 
 
+class RetryPolicyOut(RetryPolicyBody, Out):
+    pass
+
+
+class EventDeliveryOut(EventDeliveryBody, Out):
+    pass
+
+
+class TimeoutsOut(TimeoutsBody, Out):
+    pass
+
+
+class SpecOut(SpecBody, Out):
+    pass
+
+
+class ExecutionOut(ExecutionBody, Out):
+    pass
+
+
+class BundleOut(BundleBody, Out):
+    pass
+
+
 class EventOut(Out):
-    id: int
+    id: Annotated[Count, Field(description="counts from 0 over all attempts of the run")]
     type: EventType
-    t: datetime
+    t: Annotated[datetime, Field(description="the server's clock")]
     msg: str | int
     payload: Json | None
-    attempt: int
-    at: datetime | None
+    attempt: Number
+    at: Annotated[datetime | None, Field(description="the worker's own clock")]
 
 
 class EventRow(EventOut):
-    state: OpRunState
+    state: Annotated[OpRunState, Field(description="the run's state now")]
 
 
 class EventsOut(Out):
@@ -69,64 +106,64 @@ class SummaryOut(Out):
 
 
 class RunOut(Out):
-    id: str
+    id: Uuid
     state: OpRunState
-    priority: int
+    priority: Priority
     image: str | None
     op_definition: str | None
     inputs: Json
     outputs: Json | None
     constraints: ConstraintsOut
-    retry_policy: RetryPolicyBody
-    event_delivery: EventDeliveryBody | None
-    progress: int
-    current_attempt: int
-    events: list[EventOut]
+    retry_policy: RetryPolicyOut
+    event_delivery: EventDeliveryOut | None
+    progress: Progress
+    current_attempt: Number
+    events: Annotated[list[EventOut], Field(description="the current attempt's newest 100; none in lists")]
     execution_summary: SummaryOut
     created_at: datetime
     updated_at: datetime
     reason: Reason | None
     version: str | None
-    revision: int | None
+    revision: Number | None
     submitted_by: str | None
     tags: list[str]
     run_at: datetime | None
-    timeouts: TimeoutsBody
-    user_failures: int
-    infra_losses: int
-    events_count: int
-    queue_at: datetime
+    timeouts: TimeoutsOut
+    user_failures: Count
+    infra_losses: Count
+    events_count: Count
+    queue_at: Annotated[datetime, Field(description="where it stands in the queue: the earlier the sooner")]
     delete_after_s: float | None
     pinned: bool
-    replay_of: str | None
+    replay_of: Uuid | None
 
 
 class RunsOut(Out):
     object: Literal["list"]
     data: list[RunOut]
-    has_more: bool
+    has_more: Annotated[bool, Field(description="whether more lie beyond, in the direction travelled")]
     url: Literal["/runs"]
 
 
 class BatchOut(Out):
     object: Literal["batch"]
-    count: int
-    ids: list[str] = Field(description="in the order of the items")
+    count: Count
+    ids: Annotated[list[Uuid], Field(description="in the order of the items")]
 
 
 class SweptOut(Out):
-    matched: int = Field(description="runs that the filters find and that can be changed so")
-    changed: int
-    has_more: bool = Field(description="there are more than these: ask again")
+    matched: Annotated[Count, Field(description="runs that the filters find and that can be changed so")]
+    changed: Count
+    has_more: Annotated[bool, Field(description="there are more than these: ask again")]
     dry_run: bool
 
 
 class AttemptOut(Out):
-    id: str
-    op_run_id: str
-    attempt: int
+    id: Uuid
+    op_run_id: Uuid
+    attempt: Number
     state: OpRunState
-    progress: int
+    progress: Progress
     events: list[EventOut]
     inputs: Json
     outputs: Json | None
@@ -135,16 +172,35 @@ class AttemptOut(Out):
     started_at: datetime | None
     finished_at: datetime | None
     reason: Reason | None
-    settled_at: datetime | None
+    settled_at: Annotated[datetime | None, Field(description="since when nothing of it runs any more")]
 
 
-class DefinitionOut(Deploy):
-    revision: int
-    digest: str
-    disabled: bool
+class DefinitionOut(Out):
+    id: Name
+    version: str | None
+    image: str | None
+    input_specs: dict[str, SpecOut]
+    output_specs: dict[str, SpecOut]
+    constraints: ConstraintsOut
+    retry_policy: RetryPolicyOut
+    event_delivery: EventDeliveryOut | None
+    description: str | None
+    timeouts: TimeoutsOut
+    execution: ExecutionOut
+    tags: list[str]
+    bundle: BundleOut | None
+    concurrency: Json | None
+    delete_after_s: float | None
+    revision: Number
+    digest: Annotated[Digest, Field(description="of its RFC 8785 JSON")]
+    disabled: Annotated[bool, Field(description="it takes no new runs")]
 
 
-class StopOut(AttemptName):
+class NamedOut(AttemptName, Out):
+    run_id: Uuid
+
+
+class StopOut(NamedOut):
     reason: Reason
 
 
@@ -156,20 +212,20 @@ class HeardOut(Out):
 
 
 class AssignmentOut(Out):
-    run_id: str
-    attempt: int
+    run_id: Uuid
+    attempt: Number
     lease_token: str
     op_definition: str | None
     image: str | None
     image_digest: str | None
-    bundle: BundleBody | None
+    bundle: BundleOut | None
     inputs: Json
     constraints: ConstraintsOut
     gpu_ids: list[int]
-    execution: ExecutionBody
-    timeouts: TimeoutsBody
-    input_specs: dict[str, SpecBody]
-    output_specs: dict[str, SpecBody]
+    execution: ExecutionOut
+    timeouts: TimeoutsOut
+    input_specs: dict[str, SpecOut]
+    output_specs: dict[str, SpecOut]
 
 
 class ClaimedOut(Out):
@@ -192,38 +248,62 @@ class ResultsOut(Out):
     results: list[ResultOut]
 
 
+class GpuOut(GpuBody, Out):
+    pass
+
+
+class ResourcesOut(Out):
+    cpu: float
+    ram_mb: Count
+    slots: Count
+    gpus: list[GpuOut]
+
+
+class RoomOut(Out):
+    """Below zero where a worker has less than it had when it took what it holds."""
+
+    cpu: float
+    ram_mb: int
+    slots: int
+    vram_mb: Annotated[dict[str, int], Field(description="by the id of the GPU")]
+
+
+class HeldOut(NamedOut):
+    state: OpRunState
+
+
 class WorkerOut(Out):
     id: str
-    state: Literal["alive", "late", "lost"]
+    state: Annotated[Literal["alive", "late", "lost"], Field(description="late: silent for two heartbeats")]
     drain: bool
     host_id: str
-    resources: ResourcesBody
-    room: Json
+    resources: ResourcesOut
+    room: RoomOut
     tags: list[str]
     engines: list[str]
     version: str | None
     images: list[str]
-    holding: list[Json]
+    holding: list[HeldOut]
     registered_at: datetime
     seen_at: datetime
 
 
 class FileOut(Out):
-    id: str
-    uri: str
+    id: Uuid
+    uri: Uri
     name: str
-    size: int
-    sha256: str
+    size: Count
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     media_type: str
 
 
 class AppendedOut(Out):
-    offset: int
-    cut: bool
+    offset: Annotated[Count, Field(description="where the log goes on")]
+    cut: Annotated[bool, Field(description="it reached its limit: what comes now is dropped")]
 
 
 class KeyOut(Out):
-    id: str
+    id: Uuid
     name: str
     scopes: list[Scope]
     worker: str | None
@@ -236,12 +316,12 @@ class KeyOut(Out):
 
 
 class KeyMade(KeyOut):
-    key: str = Field(description="its text: told here, and never again")
+    key: Annotated[str, Field(description="its text: told here, and never again")]
 
 
 class HealthOut(Out):
     status: Literal["ok"]
-    cluster_id: str
+    cluster_id: Uuid
 
 
 class ReadyOut(Out):
@@ -254,11 +334,17 @@ class FaultOut(Out):
     code: str
 
 
-class Problem(Out):
-    type: str
+class Problem(BaseModel):
+    """A refusal (RFC 9457)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Uri
     title: str
-    status: int
-    detail: str
-    code: str
-    errors: list[FaultOut | str] | None = Field(None, description="each fault; of an op's inputs, a sentence each")
-    offset: int | None = Field(None, description="with wrong_offset: where the log goes on")
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: Annotated[str, Field(description="one sentence for people")]
+    code: Annotated[str, Field(description="for programs; does not change")]
+    errors: list[FaultOut] = Field(
+        default_factory=list[FaultOut], description="each faulty place, where single places are at fault"
+    )
+    offset: Count = Field(0, description="with `wrong_offset`: where the log goes on")

@@ -27,9 +27,7 @@ class Authentication:
         try:
             caller = await self._caller(key)
         except Unauthorized as refusal:
-            answer = problem_of(refusal)
-            answer.headers["WWW-Authenticate"] = "Bearer"
-            return await answer(scope, receive, send)
+            return await problem_of(refusal)(scope, receive, send)
         except psycopg.OperationalError as error:
             answer = await no_database(Request(scope), error)
             return await answer(scope, receive, send)

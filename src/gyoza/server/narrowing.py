@@ -1,7 +1,8 @@
 """The filters of a list of runs, as query parameters: the same for listing, cancelling and retrying."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Query
 
@@ -10,22 +11,37 @@ from gyoza.models.errors import InvalidQuery
 from gyoza.models.lifecycle import OpRunState
 from gyoza.models.reasons import Reason
 
-_Seconds = Annotated[int | None, Query()]
+_EMPTY = "; empty counts as absent"
+
+
+def _text(description: str) -> Any:
+    return Query(description=description + _EMPTY)
+
+
+def _one_of(values: Iterable[str], description: str) -> Any:
+    """Said in the document alone: what is none of these is refused in words that the contract keeps."""
+    return Query(description=description + _EMPTY, json_schema_extra={"enum": [*values, ""]})
+
+
+_State = Annotated[str | None, _one_of(OpRunState, "in this state")]
+_Seconds = Annotated[
+    int | None, Query(description="UNIX seconds", json_schema_extra={"minimum": -62135596800, "maximum": 253402300799})
+]
 
 
 def _narrowed(
-    state: str | None = None,
-    status: str | None = None,
-    op_definition: str | None = None,
-    image: str | None = None,
-    tag: Annotated[list[str] | None, Query()] = None,
-    reason: str | None = None,
-    worker_id: str | None = None,
-    submitted_by: str | None = None,
-    created_gte: Annotated[int | None, Query(alias="created[gte]")] = None,
-    created_lte: Annotated[int | None, Query(alias="created[lte]")] = None,
-    created_gt: Annotated[int | None, Query(alias="created[gt]")] = None,
-    created_lt: Annotated[int | None, Query(alias="created[lt]")] = None,
+    state: _State = None,
+    status: Annotated[_State, Query(description="another name for `state`")] = None,
+    op_definition: Annotated[str | None, _text("of this definition")] = None,
+    image: Annotated[str | None, _text("with this image")] = None,
+    tag: Annotated[list[str] | None, Query(description="with this tag; may be repeated: with all of them")] = None,
+    reason: Annotated[str | None, _one_of(Reason, "the current attempt ended for this reason")] = None,
+    worker_id: Annotated[str | None, _text("the current attempt is this worker's")] = None,
+    submitted_by: Annotated[str | None, _text("asked for with the key of this name")] = None,
+    created_gte: Annotated[_Seconds, Query(alias="created[gte]")] = None,
+    created_lte: Annotated[_Seconds, Query(alias="created[lte]")] = None,
+    created_gt: Annotated[_Seconds, Query(alias="created[gt]")] = None,
+    created_lt: Annotated[_Seconds, Query(alias="created[lt]")] = None,
 ) -> Filters:
     """An empty value counts as absent."""
     return Filters(

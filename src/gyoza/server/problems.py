@@ -1,7 +1,7 @@
 """Every refusal as a problem document (RFC 9457), by one table."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any
@@ -14,66 +14,87 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from gyoza.models.errors import (
+    BadRequest,
     Conflict,
+    DatabaseUnavailable,
     Fault,
     Forbidden,
-    GyozaError,
+    HttpError,
     InputValidationError,
+    InternalError,
     Malformed,
-    NotAllowedNow,
+    MethodNotAllowed,
+    NoSuchPath,
     NotFound,
+    RangeNotSatisfiable,
     Refusal,
     TooLarge,
     Unauthorized,
+    Unavailable,
     WrongOffset,
 )
-from gyoza.server.wire import encode, fault_of
+from gyoza.server.faults import fault_of
+from gyoza.server.wire import encode
 
 STATUSES: Mapping[type[Refusal], int] = {
     Unauthorized: 401,
     Forbidden: 403,
     NotFound: 404,
+    MethodNotAllowed: 405,
     Conflict: 409,
     TooLarge: 413,
+    RangeNotSatisfiable: 416,
     Malformed: 422,
-    NotAllowedNow: 400,
-    InputValidationError: 400,
+    InternalError: 500,
+    Unavailable: 503,
     Refusal: 400,
 }
+HEADERS: Mapping[type[Refusal], Mapping[str, str]] = {
+    Unauthorized: {"WWW-Authenticate": "Bearer"},
+    Unavailable: {"Retry-After": "1"},
+}
+"""What goes with every refusal of a kind."""
+TYPE = "urn:gyoza:problem:"
 
 _log = logging.getLogger(__name__)
 
 
-def problem(status: int, detail: str, code: str, **more: Any) -> Response:
-    document = {
-        "type": f"urn:gyoza:problem:{code}",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "code": code,
-        **more,
+def document(error: Refusal) -> dict[str, Any]:
+    told = {
+        "type": f"{TYPE}{error.code}",
+        "title": error.code.replace("_", " ").capitalize(),
+        "status": status_of(error),
+        "detail": error.detail,
+        "code": error.code,
     }
-    return Response(encode(document), status, media_type="application/problem+json")
+    faults = [asdict(fault) for fault in _faults(error)]
+    where = {"offset": error.offset} if isinstance(error, WrongOffset) else {}
+    return {**told, **({"errors": faults} if faults else {}), **where}
 
 
-def problem_of(error: GyozaError) -> Response:
-    more: dict[str, Any] = {}
-    if isinstance(error, Malformed):
-        more["errors"] = [asdict(fault) for fault in error.errors]
-    if isinstance(error, InputValidationError):
-        more["errors"] = error.errors
-    if isinstance(error, WrongOffset):
-        more["offset"] = error.offset
-    return problem(status_of(error), error.detail, error.code, **more)
+def problem_of(error: Refusal) -> Response:
+    headers = next((headers for kind, headers in HEADERS.items() if isinstance(error, kind)), None)
+    content = encode(document(error))
+    return Response(content, status_of(error), headers, media_type="application/problem+json")
 
 
-def status_of(error: GyozaError) -> int:
-    return next((status for kind, status in STATUSES.items() if isinstance(error, kind)), 500)
+def not_allowed(method: str, path: str, allowed: Sequence[str]) -> Response:
+    answer = problem_of(MethodNotAllowed(method, path, allowed))
+    answer.headers["Allow"] = ", ".join(allowed)
+    return answer
+
+
+def status_of(error: Refusal) -> int:
+    return error.status if isinstance(error, HttpError) else status_of_kind(type(error))
+
+
+def status_of_kind(kind: type[Refusal]) -> int:
+    return next(status for base, status in STATUSES.items() if issubclass(kind, base))
 
 
 def install(app: FastAPI) -> None:
     handlers: Mapping[type[Exception], Any] = {
-        GyozaError: _refused,
+        Refusal: _refused,
         RequestValidationError: _misshapen,
         HTTPException: _http,
         psycopg.OperationalError: no_database,
@@ -86,7 +107,13 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, handler)
 
 
-async def _refused(request: Request, error: GyozaError) -> Response:
+def _faults(error: Refusal) -> list[Fault]:
+    if isinstance(error, InputValidationError):
+        return error.faults
+    return error.errors if isinstance(error, Malformed) else []
+
+
+async def _refused(request: Request, error: Refusal) -> Response:
     return problem_of(error)
 
 
@@ -95,37 +122,34 @@ async def _misshapen(request: Request, error: RequestValidationError) -> Respons
 
 
 async def _http(request: Request, error: HTTPException) -> Response:
-    codes = {404: "no_such_path", 405: "method_not_allowed"}
-    texts = {
-        404: f"There is nothing at {request.url.path}: see /docs for what there is",
-        405: f"{request.method} is not possible at {request.url.path}: see /docs for what is",
-    }
-    status = error.status_code
-    answer = problem(status, texts.get(status, str(error.detail)), codes.get(status, "http_error"))
+    """What the router refuses by itself; it knows the methods of one route alone, and a path may have several."""
+    path = request.url.path
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = request.app.state.methods.of(path) or sorted((error.headers or {}).get("Allow", "GET").split(", "))
+        return not_allowed(request.method, path, allowed)
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return problem_of(NoSuchPath(path))
+    answer = problem_of(HttpError(error.status_code, str(error.detail)))
     answer.headers.update(error.headers or {})
     return answer
 
 
 async def no_database(request: Request, error: Exception) -> Response:
     _log.warning("no database for %s %s: %s", request.method, request.url.path, error)
-    answer = problem(503, "The database cannot be reached just now: try again shortly", "database_unavailable")
-    answer.headers["Retry-After"] = "1"
-    return answer
+    return problem_of(DatabaseUnavailable())
 
 
 async def _gone(request: Request, error: Exception) -> Response:
-    """The client broke off while it sent: nobody is there to read this."""
-    return Response(status_code=400)
+    """The client broke off while it sent: at most it still listens."""
+    return problem_of(BadRequest("The connection broke off before the body was whole: send it again"))
 
 
 async def _unkeepable(request: Request, error: Exception) -> Response:
-    """What bodies may hold is checked on reading; this is for paths and queries."""
+    """What requests may hold is checked on reading; this is for what was forgotten there."""
     _log.warning("%s %s holds what cannot be kept: %s", request.method, request.url.path, error)
-    return problem_of(
-        Malformed([Fault("", "the request holds a value that cannot be kept, such as NUL", "unkeepable")])
-    )
+    return problem_of(Malformed([Fault("", "the request holds a value that cannot be kept", "unkeepable")]))
 
 
 async def _crashed(request: Request, error: Exception) -> Response:
     _log.error("%s %s crashed", request.method, request.url.path, exc_info=error)
-    return problem(500, "The server failed on this request; its log says more", "internal_error")
+    return problem_of(InternalError())

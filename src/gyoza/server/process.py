@@ -17,6 +17,7 @@ import uvicorn
 from gyoza.models.errors import StartUpError
 from gyoza.policy.liveness import Pace
 from gyoza.server.app import create_app, running
+from gyoza.server.edge import Protocol
 from gyoza.server.settings import Settings, kept_api_key
 from gyoza.store.embedded import embedded_database
 from gyoza.store.schema import migrate
@@ -72,6 +73,8 @@ async def one_process(
     async with running(settings, url, stopping) as context:
         config = uvicorn.Config(
             create_app(context, api_key),
+            http=Protocol,
+            ws="none",
             lifespan="off",
             log_level=settings.log_level,
             access_log=False,

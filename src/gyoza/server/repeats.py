@@ -7,6 +7,7 @@ from fastapi import Request, Response
 
 from gyoza.control.once import Asked, Reply
 from gyoza.models.errors import Fault, Malformed
+from gyoza.models.strictjson import pointer
 from gyoza.server.context import caller
 
 _HEADER = "Idempotency-Key"
@@ -19,8 +20,8 @@ def asked(request: Request, body: bytes) -> Asked | None:
     if key is None:
         return None
     if not _FORM.fullmatch(key):
-        fault = "1 to 255 visible ASCII characters, such as a UUID, without spaces"
-        raise Malformed([Fault(f"/header/{_HEADER}", fault, "invalid_idempotency_key")])
+        fault = "must be 1 to 255 visible ASCII characters, such as a UUID, without spaces"
+        raise Malformed([Fault(pointer("header", _HEADER.lower()), fault, "wrong_format")])
     target = f"{request.method} {request.url.path}?{request.url.query}\n"
     return Asked(caller(request).name, key, hashlib.sha256(target.encode() + body).digest())
 

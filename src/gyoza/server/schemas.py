@@ -1,5 +1,6 @@
 """The shapes of bodies: what is checked on the way in."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -57,6 +58,17 @@ Json = dict[str, Any]
 Reported = Annotated[Any, Field(description="as it was reported, be it misshapen")]
 
 
+PATHS: Mapping[str, Any] = {
+    "run_id": Annotated[str, Field(description="matched exactly", json_schema_extra={"format": "uuid"})],
+    "name": Annotated[Name, Field(description="the definition's `id`")],
+    "worker_id": Annotated[Name, Field(description="the worker's name")],
+    "attempt": Annotated[Attempt, Field(description="counts from 1")],
+    "key_id": Annotated[str, Field(description="the key's id, not its text", json_schema_extra={"format": "uuid"})],
+    "file_id": Annotated[str, Field(description="as in the file's URI", json_schema_extra={"format": "uuid"})],
+}
+"""The parameters of paths. A run or file that is not named well is not found."""
+
+
 def _three_decimals(cpu: float) -> float:
     cpu_from_wire(cpu)
     return cpu
@@ -94,7 +106,7 @@ class RetryPolicyBody(Kept):
     max_backoff_s: Pause | None = None
     jitter: float = Field(0, ge=0, le=1, description="how much of a pause is left to chance")
     retry_on: list[Spending] | None = Field(None, description="null: as each reason says")
-    fail_on: list[Spending | Losing] = Field(default_factory=list[Spending | Losing])
+    fail_on: list[Literal[Spending, Losing]] = Field(default_factory=list[Literal[Spending, Losing]])
 
 
 class EventDeliveryBody(Kept):

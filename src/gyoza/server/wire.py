@@ -16,6 +16,7 @@ from gyoza.models.errors import Fault, Malformed, TooLarge
 from gyoza.models.lifecycle import EventType
 from gyoza.models.strictjson import pointer
 from gyoza.policy.life import Happening
+from gyoza.server.faults import fault_of
 
 Shape = TypeVar("Shape", bound=BaseModel)
 
@@ -65,7 +66,7 @@ def checked(shape: type[Shape], value: Any) -> Shape:
     try:
         return shape.model_validate(value)
     except ValidationError as error:
-        raise Malformed([_fault(detail) for detail in error.errors()]) from error
+        raise Malformed([fault_of(detail) for detail in error.errors()]) from error
 
 
 def limited(raw: msgspec.Raw, name: str, limit: int) -> msgspec.Raw:
@@ -96,12 +97,3 @@ def happening(
 def _oversized(at: str, value: Any, limit: int = EVENT_LIMIT) -> Iterator[Fault]:
     if len(encode(value)) > limit:
         yield Fault(at, f"larger than {limit} bytes: put large data into files", "too_large")
-
-
-def fault_of(error: Mapping[str, Any], skip: int = 0) -> Fault:
-    """A fault from one of pydantic's error entries; `skip` leading parts of its place are not the body's."""
-    return Fault(pointer(*error["loc"][skip:]), str(error["msg"]), str(error["type"]))
-
-
-def _fault(error: Any) -> Fault:
-    return fault_of(error)

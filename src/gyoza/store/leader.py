@@ -1,13 +1,13 @@
 """One server leads: a row with an epoch, on the database's clock, taken over when it is not renewed."""
 
-from gyoza.models.errors import Conflict
+from gyoza.models.errors import GyozaError
 from gyoza.store.database import Connection
 
 RENEW_S = 1.0
 LEASE_S = 4
 
 
-class Deposed(Conflict):
+class Deposed(GyozaError):
     code = "deposed"
 
     def __init__(self) -> None:

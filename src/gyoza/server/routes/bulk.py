@@ -6,13 +6,14 @@ import msgspec
 from fastapi import Query, Request, Response
 
 from gyoza.control import bulk, submit
-from gyoza.models.strictjson import parse
+from gyoza.models.errors import InvalidQuery, Malformed
+from gyoza.models.strictjson import parse, within
 from gyoza.server import submission
 from gyoza.server.answers import BatchOut, SweptOut
 from gyoza.server.context import SUBMIT, Routes, caller, context
 from gyoza.server.narrowing import Narrowed
 from gyoza.server.repeats import answered, asked
-from gyoza.server.schemas import Batch
+from gyoza.server.schemas import Batch, BatchItem
 from gyoza.server.wire import Answer, checked, members, read_body
 
 router = Routes("runs")
@@ -20,26 +21,42 @@ router = Routes("runs")
 DryRun = Annotated[bool, Query(description="only say how many there are")]
 
 
-@router.hot("POST", "/runs/batch", SUBMIT, body=Batch, answer=BatchOut, statuses=(201, 409, 413, 422))
+@router.hot("POST", "/runs/batch", SUBMIT, body=Batch, answer=BatchOut, status=201, repeats=True)
 async def create_runs(request: Request) -> Response:
-    """Up to 10,000 runs, all or none of them; refused items are named by their place."""
+    """Create many runs.
+
+    Up to 10,000, all or none of them; refused items are named by their place.
+    """
     body, server = await read_body(request), context(request)
     items = checked(Batch, parse(body)).runs
     slices = msgspec.json.decode(members(body)["runs"], type=list[dict[str, msgspec.Raw]])
-    wanted = [submission.one_of_batch(item, raw) for item, raw in zip(items, slices, strict=True)]
+    wanted = [_item(index, item, raw) for index, (item, raw) in enumerate(zip(items, slices, strict=True))]
     by, once = caller(request).name, asked(request, body)
     return answered(await submit.submit_all(server.database, wanted, by, submission.many, server.now(), once))
 
 
-@router.call("POST", "/runs/cancel", SUBMIT, answer=SweptOut, refuses=(400,))
+@router.call("POST", "/runs/cancel", SUBMIT, answer=SweptOut, refuses=(InvalidQuery,))
 async def cancel_runs(request: Request, filters: Narrowed, dry_run: DryRun = False) -> Response:
-    """Cancel all that the filters of GET /runs find; at least one filter is needed."""
+    """Cancel all that the filters find.
+
+    They are those of GET /runs; at least one is needed.
+    """
     server = context(request)
     return Answer((await bulk.cancel_all(server.database, filters, server.now(), dry_run=dry_run)).to_dict())
 
 
-@router.call("POST", "/runs/retry", SUBMIT, answer=SweptOut, refuses=(400,))
+@router.call("POST", "/runs/retry", SUBMIT, answer=SweptOut, refuses=(InvalidQuery,))
 async def retry_runs(request: Request, filters: Narrowed, dry_run: DryRun = False) -> Response:
-    """Retry all that the filters of GET /runs find and that FAILED or were CANCELLED; at least one is needed."""
+    """Retry all that the filters find and that FAILED or were CANCELLED.
+
+    They are those of GET /runs; at least one is needed.
+    """
     server = context(request)
     return Answer((await bulk.retry_all(server.database, filters, server.now(), dry_run=dry_run)).to_dict())
+
+
+def _item(index: int, item: BatchItem, raw: dict[str, msgspec.Raw]) -> submit.Wanted:
+    try:
+        return submission.one_of_batch(item, raw)
+    except Malformed as refusal:
+        raise Malformed(within(refusal.errors, "runs", index)) from refusal

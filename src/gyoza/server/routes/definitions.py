@@ -7,6 +7,7 @@ from fastapi import Query, Request, Response
 from gyoza.control import deploy, submit
 from gyoza.control.once import Reply
 from gyoza.models.definition import OpDefinition
+from gyoza.models.errors import DefinitionDisabled, DefinitionNotFound, InputValidationError
 from gyoza.models.strictjson import parse
 from gyoza.server import submission
 from gyoza.server.answers import DefinitionOut, RunOut
@@ -20,9 +21,12 @@ router = Routes("definitions")
 Version = Annotated[str | None, Query()]
 
 
-@router.hot("POST", "/definitions", SUBMIT, body=Deploy, answer=DefinitionOut, statuses=(201, 200, 409, 413, 422))
+@router.hot("POST", "/definitions", SUBMIT, body=Deploy, answer=DefinitionOut, status=(201, 200), repeats=True)
 async def deploy_definition(request: Request) -> Response:
-    """Deploy: a new revision, or the one with this content again."""
+    """Deploy an op.
+
+    201 with a new revision; 200 when this content was there already: it becomes the latest again.
+    """
     body, server = await read_body(request), context(request)
     wanted = OpDefinition.from_dict(checked(Deploy, parse(body)).model_dump())
     return answered(await deploy.deploy(server.database, wanted, _shown, server.now(), asked(request, body)))
@@ -35,13 +39,13 @@ async def list_definitions(request: Request) -> Response:
     return Answer([definition.to_dict() for definition in found])
 
 
-@router.call("GET", "/definitions/{name}", READ, answer=DefinitionOut, refuses=(404,))
+@router.call("GET", "/definitions/{name}", READ, answer=DefinitionOut, refuses=(DefinitionNotFound,))
 async def get_definition(request: Request, name: str, version: Version = None) -> Response:
     """The revision deployed last, of that version if given."""
     return Answer((await deploy.latest(context(request).database, name, version)).to_dict())
 
 
-@router.call("GET", "/definitions/{name}/revisions", READ, answer=list[DefinitionOut], refuses=(404,))
+@router.call("GET", "/definitions/{name}/revisions", READ, answer=list[DefinitionOut], refuses=(DefinitionNotFound,))
 async def list_revisions(request: Request, name: str) -> Response:
     """Every revision, the one deployed last first."""
     found = await deploy.history(context(request).database, name)
@@ -54,10 +58,15 @@ async def list_revisions(request: Request, name: str) -> Response:
     SUBMIT,
     body=CreateRunOfDefinition,
     answer=RunOut,
-    statuses=(201, 400, 404, 409, 413, 422),
+    status=201,
+    refuses=(DefinitionNotFound, DefinitionDisabled, InputValidationError),
+    repeats=True,
 )
 async def create_run_of_definition(request: Request) -> Response:
-    """Run a definition."""
+    """Run a definition.
+
+    The run stays pinned to the revision that is the latest now. Every input that does not fit is named.
+    """
     body, server = await read_body(request), context(request)
     wanted = checked(CreateRunOfDefinition, parse(body))
     run = submission.of_definition(request.path_params["name"], wanted, members(body))
@@ -65,20 +74,20 @@ async def create_run_of_definition(request: Request) -> Response:
     return answered(await submit.submit(server.database, run, by, submission.one, server.now(), once))
 
 
-@router.call("POST", "/definitions/{name}/disable", ADMIN, answer=DefinitionOut, refuses=(404,))
+@router.call("POST", "/definitions/{name}/disable", ADMIN, answer=DefinitionOut, refuses=(DefinitionNotFound,))
 async def disable_definition(request: Request, name: str) -> Response:
     """It takes no new runs; those that are there go on."""
     server = context(request)
     return Answer((await deploy.disable(server.database, name, server.now())).to_dict())
 
 
-@router.call("POST", "/definitions/{name}/enable", ADMIN, answer=DefinitionOut, refuses=(404,))
+@router.call("POST", "/definitions/{name}/enable", ADMIN, answer=DefinitionOut, refuses=(DefinitionNotFound,))
 async def enable_definition(request: Request, name: str) -> Response:
     """It takes runs again."""
     return Answer((await deploy.enable(context(request).database, name)).to_dict())
 
 
-@router.call("DELETE", "/definitions/{name}", ADMIN, status=204, refuses=(404,))
+@router.call("DELETE", "/definitions/{name}", ADMIN, status=204, refuses=(DefinitionNotFound,))
 async def delete_definition(request: Request, name: str) -> Response:
     """Take it out of every list; its runs stay, and so does their history."""
     server = context(request)

@@ -1,28 +1,39 @@
 """Files: streamed in and out, never held in memory."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Query, Request, Response
 from fastapi.responses import FileResponse
 
 from gyoza.control import files
 from gyoza.control.once import Reply
-from gyoza.models.errors import FileMissing
+from gyoza.models.errors import BadRequest, FileMissing, RangeNotSatisfiable
 from gyoza.server.answers import FileOut
-from gyoza.server.context import READ, SUBMIT, WORKER, Routes, caller, context
+from gyoza.server.context import READ, SUBMIT, WORKER, Routes, Stream, caller, context
 from gyoza.server.repeats import answered, asked
 from gyoza.server.wire import encode
 
 router = Routes("files")
 
-_BYTES: dict[str, Any] = {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}
+_BYTES = Stream("*/*")
+_RANGE = {
+    "name": "Range",
+    "in": "header",
+    "description": "a part of the bytes, such as `bytes=0-99`",
+    "schema": {"type": "string", "pattern": r"^bytes=(\d+-\d*|-\d+)$"},
+}
+_SENT = {
+    "X-Gyoza-Sha256": ("string", "of the whole file, in hexadecimal"),
+    "Accept-Ranges": ("string", "`bytes`"),
+}
 
 
-@router.call(
-    "POST", "/files", SUBMIT, WORKER, status=201, answer=FileOut, refuses=(409,), responses={200: {"model": FileOut}}
-)
-async def upload(request: Request, name: Annotated[str, Query(min_length=1, max_length=255)] = "file") -> Response:
-    """Keep the body as a file; 200 where the same bytes are kept under this name already."""
+@router.call("POST", "/files", SUBMIT, WORKER, body=_BYTES, answer=FileOut, status=(201, 200), repeats=True)
+async def upload_file(request: Request, name: Annotated[str, Query(min_length=1, max_length=255)] = "file") -> Response:
+    """Keep the body as a file.
+
+    200 where the same bytes are kept under this name and type already. `Content-Type` is kept as the file's type.
+    """
     server = context(request)
     media_type = request.headers.get("content-type", "application/octet-stream")
     async with server.files.received(request.stream()) as arrived:
@@ -33,9 +44,17 @@ async def upload(request: Request, name: Annotated[str, Query(min_length=1, max_
 
 
 @router.call(
-    "GET", "/files/{file_id}", READ, WORKER, refuses=(404,), response_class=FileResponse, responses={200: _BYTES}
+    "GET",
+    "/files/{file_id}",
+    READ,
+    WORKER,
+    answer=_BYTES,
+    status=(200, 206),
+    headers=_SENT,
+    parameters=(_RANGE,),
+    refuses=(FileMissing, RangeNotSatisfiable, BadRequest),
 )
-async def download(request: Request, file_id: str) -> Response:
+async def download_file(request: Request, file_id: str) -> Response:
     """The bytes, whole or in ranges."""
     server = context(request)
     file = await files.get_for(server.database, file_id, caller(request))
@@ -46,8 +65,8 @@ async def download(request: Request, file_id: str) -> Response:
     return FileResponse(path, filename=file.name, media_type=file.media_type, headers=digest)
 
 
-@router.call("DELETE", "/files/{file_id}", SUBMIT, status=204, refuses=(404,))
-async def delete(request: Request, file_id: str) -> Response:
+@router.call("DELETE", "/files/{file_id}", SUBMIT, status=204, refuses=(FileMissing,))
+async def delete_file(request: Request, file_id: str) -> Response:
     """Forget the file; its bytes go with the last file that has them."""
     server = context(request)
     await files.delete(server.database, file_id, server.files.discard)

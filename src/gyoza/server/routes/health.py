@@ -2,22 +2,22 @@
 
 from fastapi import Request, Response
 
+from gyoza.models.errors import NotReady
 from gyoza.server.answers import HealthOut, ReadyOut
 from gyoza.server.context import Routes, context
-from gyoza.server.problems import problem
 from gyoza.server.wire import Answer
 
 router = Routes("health")
 
 
 @router.call("GET", "/health", answer=HealthOut)
-async def health(request: Request) -> Response:
+async def get_health(request: Request) -> Response:
     """Up; `cluster_id` names the cluster that this server belongs to."""
     return Answer({"status": "ok", "cluster_id": context(request).cluster_id})
 
 
-@router.call("GET", "/health/ready", answer=ReadyOut, refuses=(503,))
-async def ready(request: Request) -> Response:
+@router.call("GET", "/health/ready", answer=ReadyOut, refuses=(NotReady,))
+async def get_readiness(request: Request) -> Response:
     """Able to work: database and file store can be reached."""
     server = context(request)
     missing = [
@@ -26,5 +26,5 @@ async def ready(request: Request) -> Response:
         if not is_ready
     ]
     if missing:
-        return problem(503, f"Not ready: {' and '.join(missing)} cannot be reached", "not_ready")
+        raise NotReady(missing)
     return Answer({"status": "ready"})

@@ -3,6 +3,7 @@
 from fastapi import Request, Response
 
 from gyoza.control import keys
+from gyoza.models.errors import KeyNotFound
 from gyoza.models.strictjson import parse
 from gyoza.server.answers import KeyMade, KeyOut
 from gyoza.server.context import ADMIN, Routes, caller, context
@@ -12,9 +13,12 @@ from gyoza.server.wire import Answer, checked, read_body
 router = Routes("keys")
 
 
-@router.hot("POST", "/keys", ADMIN, body=CreateKey, answer=KeyMade, statuses=(201, 413, 422))
+@router.hot("POST", "/keys", ADMIN, body=CreateKey, answer=KeyMade, status=201)
 async def create_key(request: Request) -> Response:
-    """Make a key. Its text, `key`, is in this answer and nowhere else."""
+    """Make a key.
+
+    Its text, `key`, is in this answer and nowhere else.
+    """
     said = checked(CreateKey, parse(await read_body(request)))
     wanted, server = keys.Wanted(said.name, said.scopes, said.worker, said.expires_in_s), context(request)
     key, text = await keys.create(server.database, wanted, caller(request).name, server.now())
@@ -27,7 +31,7 @@ async def list_keys(request: Request) -> Response:
     return Answer([key.to_dict() for key in await keys.every(context(request).database)])
 
 
-@router.call("DELETE", "/keys/{key_id}", ADMIN, status=204, refuses=(404,))
+@router.call("DELETE", "/keys/{key_id}", ADMIN, status=204, refuses=(KeyNotFound,))
 async def revoke_key(request: Request, key_id: str) -> Response:
     """Revoke a key: all servers refuse it from now on."""
     server = context(request)

@@ -5,6 +5,17 @@ from typing import Annotated
 from fastapi import Query, Request, Response
 
 from gyoza.control import append, cancel, query, replay, retry, submit, update
+from gyoza.models.errors import (
+    AttemptIsLeased,
+    DefinitionDisabled,
+    DefinitionNotFound,
+    InvalidQuery,
+    NotAllowedNow,
+    OpRunLockedException,
+    RunNotFound,
+    StaleAttempt,
+    TransitionRefused,
+)
 from gyoza.models.strictjson import parse
 from gyoza.server import submission
 from gyoza.server.answers import AttemptOut, EventsOut, RunOut, RunsOut
@@ -16,11 +27,14 @@ from gyoza.server.wire import JSON_LIMIT, Answer, checked, happening, limited, m
 
 router = Routes("runs")
 
-EventNumber = Annotated[int, Query(ge=-1, le=2**31 - 1)]
-AttemptNumber = Annotated[int | None, Query(ge=1, le=2**31 - 1)]
+BY_THE_TABLE = (OpRunLockedException, TransitionRefused)
+
+EventNumber = Annotated[int, Query(ge=-1, le=2**31 - 1, description="those with a higher number; -1 is all")]
+RunId = Annotated[str | None, Query(json_schema_extra={"format": "uuid"})]
+AttemptNumber = Annotated[int | None, Query(ge=1, le=2**31 - 1, description="of this attempt alone")]
 
 
-@router.hot("POST", "/runs", SUBMIT, body=CreateRun, answer=RunOut, statuses=(201, 409, 413, 422))
+@router.hot("POST", "/runs", SUBMIT, body=CreateRun, answer=RunOut, status=201, repeats=True)
 async def create_run(request: Request) -> Response:
     """Run an image once, without a definition."""
     body, server = await read_body(request), context(request)
@@ -29,13 +43,13 @@ async def create_run(request: Request) -> Response:
     return answered(await submit.submit(server.database, wanted, by, submission.one, server.now(), once))
 
 
-@router.call("GET", "/runs", READ, answer=RunsOut, refuses=(400,))
+@router.call("GET", "/runs", READ, answer=RunsOut, refuses=(InvalidQuery,))
 async def list_runs(
     request: Request,
     filters: Narrowed,
     limit: Annotated[int, Query(ge=1, le=100)] = 10,
-    starting_after: str | None = None,
-    ending_before: str | None = None,
+    starting_after: Annotated[RunId, Query(description="the next page: runs older than this one")] = None,
+    ending_before: Annotated[RunId, Query(description="the previous page: runs newer than this one")] = None,
 ) -> Response:
     """Newest first, in pages."""
     page = await query.page(
@@ -44,13 +58,20 @@ async def list_runs(
     return Answer(page.to_dict())
 
 
-@router.call("GET", "/runs/{run_id}", READ, answer=RunOut, refuses=(404,))
+@router.call("GET", "/runs/{run_id}", READ, answer=RunOut, refuses=(RunNotFound,))
 async def get_run(request: Request, run_id: str) -> Response:
     """One run, with its current attempt's newest events."""
     return await _shown(request, run_id)
 
 
-@router.hot("PATCH", "/runs/{run_id}", SUBMIT, body=UpdateRun, answer=RunOut, statuses=(200, 400, 404, 413, 422))
+@router.hot(
+    "PATCH",
+    "/runs/{run_id}",
+    SUBMIT,
+    body=UpdateRun,
+    answer=RunOut,
+    refuses=(RunNotFound, NotAllowedNow, *BY_THE_TABLE),
+)
 async def update_run(request: Request) -> Response:
     """Set state, outputs, priority, or whether it is pinned."""
     run_id, server = request.path_params["run_id"], context(request)
@@ -62,7 +83,7 @@ async def update_run(request: Request) -> Response:
     return await _shown(request, run_id)
 
 
-@router.call("POST", "/runs/{run_id}/retry", SUBMIT, answer=RunOut, refuses=(400, 404))
+@router.call("POST", "/runs/{run_id}/retry", SUBMIT, answer=RunOut, refuses=(RunNotFound, *BY_THE_TABLE))
 async def retry_run(request: Request, run_id: str) -> Response:
     """Open a new attempt, beyond the budgets."""
     server = context(request)
@@ -70,7 +91,7 @@ async def retry_run(request: Request, run_id: str) -> Response:
     return await _shown(request, run_id)
 
 
-@router.call("POST", "/runs/{run_id}/cancel", SUBMIT, answer=RunOut, refuses=(400, 404))
+@router.call("POST", "/runs/{run_id}/cancel", SUBMIT, answer=RunOut, refuses=(RunNotFound, NotAllowedNow))
 async def cancel_run(request: Request, run_id: str) -> Response:
     """Cancel; the worker stops it."""
     server = context(request)
@@ -83,18 +104,24 @@ async def cancel_run(request: Request, run_id: str) -> Response:
     "/runs/{run_id}/replay",
     SUBMIT,
     body=Replay,
+    body_required=False,
     answer=RunOut,
-    statuses=(201, 404, 409, 413, 422),
+    status=201,
+    refuses=(RunNotFound, DefinitionNotFound, DefinitionDisabled),
+    repeats=True,
 )
 async def replay_run(request: Request) -> Response:
-    """Do it again as a new run; the body, if there is one, says what is to differ."""
+    """Do it again as a new run.
+
+    The body, if there is one, says what is to differ.
+    """
     body, server = await read_body(request), context(request)
     changed = submission.changed(checked(Replay, parse(body or b"{}")))
     run_id, by, once = request.path_params["run_id"], caller(request).name, asked(request, body)
     return answered(await replay.replay(server.database, run_id, changed, by, submission.one, server.now(), once))
 
 
-@router.call("GET", "/runs/{run_id}/events", READ, answer=EventsOut, refuses=(404,))
+@router.call("GET", "/runs/{run_id}/events", READ, answer=EventsOut, refuses=(RunNotFound,))
 async def list_events(
     request: Request, run_id: str, after: EventNumber = -1, attempt: AttemptNumber = None
 ) -> Response:
@@ -110,7 +137,7 @@ async def list_events(
     SUBMIT,
     body=EventBody,
     answer=RunOut,
-    statuses=(200, 400, 404, 409, 413, 422),
+    refuses=(RunNotFound, StaleAttempt, AttemptIsLeased, *BY_THE_TABLE),
 )
 async def add_event(request: Request) -> Response:
     """Report an event from outside; the whole run is answered."""
@@ -122,7 +149,7 @@ async def add_event(request: Request) -> Response:
     return await _shown(request, run_id)
 
 
-@router.call("GET", "/runs/{run_id}/attempts", READ, answer=list[AttemptOut], refuses=(404,))
+@router.call("GET", "/runs/{run_id}/attempts", READ, answer=list[AttemptOut], refuses=(RunNotFound,))
 async def list_attempts(request: Request, run_id: str) -> Response:
     """Every attempt, oldest first."""
     found = await query.attempts_of(context(request).database, run_id)

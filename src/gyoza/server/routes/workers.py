@@ -7,7 +7,7 @@ from fastapi import Request, Response
 
 from gyoza.control import claim, heartbeat, report, workforce
 from gyoza.control.heartbeat import Registration
-from gyoza.models.errors import Malformed
+from gyoza.models.errors import Malformed, NotRegistered, Superseded, WorkerNameTaken, WorkerNotFound
 from gyoza.models.resources import Resources
 from gyoza.models.run import ExecutionSummary
 from gyoza.models.strictjson import NESTING, check, parse, read
@@ -22,8 +22,10 @@ _WRAPPING = 4
 """Levels around the outputs that a report holds: itself, its events, the event, its payload."""
 
 
-@router.hot("PUT", "/workers/{worker_id}", WORKER, body=Heartbeat, answer=HeardOut, statuses=(200, 409, 413, 422))
-async def beat(request: Request) -> Response:
+@router.hot(
+    "PUT", "/workers/{worker_id}", WORKER, body=Heartbeat, answer=HeardOut, refuses=(WorkerNameTaken, Superseded)
+)
+async def register_worker(request: Request) -> Response:
     """Register, and say with every heartbeat what the worker has and holds."""
     said = checked(Heartbeat, parse(await read_body(request)))
     worker_id, server = request.path_params["worker_id"], context(request)
@@ -44,9 +46,9 @@ async def beat(request: Request) -> Response:
 
 
 @router.hot(
-    "POST", "/workers/{worker_id}/claim", WORKER, body=ClaimBody, answer=ClaimedOut, statuses=(200, 409, 413, 422)
+    "POST", "/workers/{worker_id}/claim", WORKER, body=ClaimBody, answer=ClaimedOut, refuses=(NotRegistered, Superseded)
 )
-async def claim_assignments(request: Request) -> Response:
+async def claim_attempts(request: Request) -> Response:
     """What is assigned to this worker and not known to it yet; waits up to `wait_s` for something to say."""
     said = checked(ClaimBody, parse(await read_body(request)))
     worker_id, server = request.path_params["worker_id"], context(request)
@@ -55,9 +57,14 @@ async def claim_assignments(request: Request) -> Response:
 
 
 @router.hot(
-    "POST", "/workers/{worker_id}/reports", WORKER, body=ReportsBody, answer=ResultsOut, statuses=(200, 409, 413, 422)
+    "POST",
+    "/workers/{worker_id}/reports",
+    WORKER,
+    body=ReportsBody,
+    answer=ResultsOut,
+    refuses=(NotRegistered, Superseded),
 )
-async def take_reports(request: Request) -> Response:
+async def report_attempts(request: Request) -> Response:
     """What happened to attempts, judged one by one."""
     body = await read_body(request)
     value = read(body)
@@ -81,13 +88,13 @@ async def list_workers(request: Request) -> Response:
     return Answer([staff.to_dict() for staff in found])
 
 
-@router.call("GET", "/workers/{worker_id}", READ, WORKER, answer=WorkerOut, refuses=(404,))
+@router.call("GET", "/workers/{worker_id}", READ, WORKER, answer=WorkerOut, refuses=(WorkerNotFound,))
 async def get_worker(request: Request, worker_id: str) -> Response:
     """One worker, with the room it has left."""
     return await _shown(request, worker_id)
 
 
-@router.call("POST", "/workers/{worker_id}/drain", ADMIN, answer=WorkerOut, refuses=(404,))
+@router.call("POST", "/workers/{worker_id}/drain", ADMIN, answer=WorkerOut, refuses=(WorkerNotFound,))
 async def drain_worker(request: Request, worker_id: str) -> Response:
     """Give it nothing new; what it runs goes on."""
     server = context(request)
@@ -95,14 +102,14 @@ async def drain_worker(request: Request, worker_id: str) -> Response:
     return await _shown(request, worker_id)
 
 
-@router.call("POST", "/workers/{worker_id}/resume", ADMIN, answer=WorkerOut, refuses=(404,))
+@router.call("POST", "/workers/{worker_id}/resume", ADMIN, answer=WorkerOut, refuses=(WorkerNotFound,))
 async def resume_worker(request: Request, worker_id: str) -> Response:
     """Give it work again."""
     await workforce.resume(context(request).database, worker_id)
     return await _shown(request, worker_id)
 
 
-@router.call("DELETE", "/workers/{worker_id}", ADMIN, WORKER, status=204, refuses=(404,))
+@router.call("DELETE", "/workers/{worker_id}", ADMIN, WORKER, status=204, refuses=(WorkerNotFound,))
 async def remove_worker(request: Request, worker_id: str) -> Response:
     """Forget it; what it still holds goes back to the queue."""
     server = context(request)
