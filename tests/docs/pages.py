@@ -25,9 +25,3 @@ def first_cells(text: str) -> list[str]:
     """The first column of every table, without its headings."""
     rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")]
     return [cell for i, cell in enumerate(rows) if not cell.startswith("---") and rows[i + 1 : i + 2] != ["---"]]
-
-
-def section(text: str, heading: str) -> str:
-    """From a heading's line to the next heading."""
-    _, _, rest = text.partition(f"{heading}\n")
-    return re.split(r"^#{1,6} ", rest, maxsplit=1, flags=re.MULTILINE)[0]

@@ -2,22 +2,18 @@
 
 import ast
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from gyoza.cli.app import COMMANDS, load
 from gyoza.client.project import read_project
 from gyoza.models.errors import ProjectError
 from gyoza.server.app import ROUTERS
 
-from .pages import REFERENCE, SOURCE, code_words, first_cells, section
+from .pages import REFERENCE, SOURCE, first_cells
 
 CONFIGURATION = (REFERENCE / "configuration.md").read_text()
 CONTRACT = (REFERENCE / "contract.md").read_text()
-CLI = (REFERENCE / "cli.md").read_text()
 PROJECT = (REFERENCE / "gyoza-yml.md").read_text()
 
 
@@ -30,28 +26,6 @@ def texts(path: Path) -> set[str]:
 def test_every_variable_is_on_the_page_of_the_configuration_and_no_other():
     in_code = {text for path in SOURCE.rglob("*.py") for text in texts(path) if re.fullmatch(r"GYOZA_[A-Z_]+", text)}
     assert set(re.findall(r"GYOZA_[A-Z_]+", CONFIGURATION)) == in_code
-
-
-def commands() -> Iterator[tuple[str, Any]]:
-    """Every command by its full name, ready to be asked for its options."""
-    for name, command in COMMANDS.items():
-        loaded = load(command)
-        if hasattr(loaded, "commands"):
-            yield from ((f"gyoza {name} {inner}", single) for inner, single in loaded.commands.items())
-        else:
-            yield f"gyoza {name}", loaded
-
-
-def test_the_command_line_page_has_a_section_for_each_command_and_no_other():
-    assert sorted(re.findall(r"^### `(.+)`$", CLI, flags=re.MULTILINE)) == sorted(name for name, _ in commands())
-
-
-@pytest.mark.parametrize("name", [name for name, _ in commands()])
-def test_a_command_s_section_names_its_options(name: str):
-    command = dict(commands())[name]
-    words = " ".join(code_words(section(CLI, f"### `{name}`") + section(CLI, "## Common options"))).split()
-    options = {text for option in command.params for text in option.opts + option.secondary_opts if text[0] == "-"}
-    assert options <= set(words) | {"--help"}
 
 
 def test_the_contract_has_every_call_and_no_other():

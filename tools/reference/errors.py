@@ -1,13 +1,16 @@
 """The page of the errors, and one page for every code."""
 
 import json
+from collections.abc import Sequence
 
 from gyoza.models.errors import HttpError
 from gyoza.server.catalogue import ENTRIES, FAULTS, Entry
 from gyoza.server.problems import document, status_of
 
+from .http_api import occurrences
 from .pages import code, table
 
+_MANY = 20
 _MADE = "<!-- Made by `make docs` from src/gyoza/server/catalogue.py: change it there. -->"
 
 
@@ -22,10 +25,11 @@ def tables() -> dict[str, str]:
 
 
 def pages() -> dict[str, str]:
-    return {entry.example.code: _page(entry) for entry in ENTRIES}
+    found = occurrences()
+    return {entry.example.code: _page(entry, found.get(entry.example.code, [])) for entry in ENTRIES}
 
 
-def _page(entry: Entry) -> str:
+def _page(entry: Entry, calls: Sequence[str]) -> str:
     told = document(entry.example)
     return f"""\
 {_MADE}
@@ -39,9 +43,17 @@ def _page(entry: Entry) -> str:
 ```json
 {json.dumps(told, indent=2)}
 ```
-
+{_occurs(calls)}
 [All codes](../errors.md)
 """
+
+
+def _occurs(calls: Sequence[str]) -> str:
+    if not calls:
+        return ""
+    if len(calls) > _MANY:
+        return f"\n**Occurs** on nearly every call: {len(calls)} of them.\n"
+    return "\n**Occurs** on these calls:\n\n" + "".join(f"- {call}\n" for call in calls)
 
 
 def _status(entry: Entry) -> str:

@@ -42,7 +42,7 @@ def run(
     server_url: ServerUrl = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Run an op.
+    """Run an op, and print the run's id, alone on stdout.
 
     Exit codes with --follow: 0 COMPLETED, 1 FAILED, 3 CANCELLED.
 

@@ -99,7 +99,7 @@ def cancel(run_id: RunId, output: Output = Format.table, server_url: ServerUrl =
 
 @app.command()
 def retry(run_id: RunId, output: Output = Format.table, server_url: ServerUrl = None, api_key: ApiKey = None) -> None:
-    """Try a failed or cancelled run once more."""
+    """Try a failed or cancelled run once more, whatever its budgets say."""
     from gyoza.client import calls
 
     with connect(server_url, api_key) as client:

@@ -15,7 +15,7 @@ def up(
     runtime: Annotated[str | None, typer.Option(help="auto, docker or process", show_default="auto")] = None,
     log_level: Annotated[str, typer.Option(help="error, warning, info or debug", envvar="GYOZA_LOG_LEVEL")] = "warning",
 ) -> None:
-    """Run a whole cluster on this machine: server, database and one worker. Ctrl-C takes it down."""
+    """Run a whole cluster on this machine: server, database and one worker, named local. Ctrl-C takes it down."""
     from gyoza.cli.logs import log_at
     from gyoza.cli.parts import server_parts
 

@@ -28,7 +28,7 @@ def start(
     ] = None,
     log_level: Annotated[str, typer.Option(help="error, warning, info or debug", envvar="GYOZA_LOG_LEVEL")] = "warning",
 ) -> None:
-    """Start a worker. It dials out to the server; nothing dials in."""
+    """Start a worker. It dials out to the server; nothing dials in. Its key comes from GYOZA_API_KEY."""
     from gyoza.cli.logs import log_at
     from gyoza.worker.process import work
     from gyoza.worker.settings import WorkerSettings

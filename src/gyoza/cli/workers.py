@@ -15,7 +15,7 @@ COLUMNS = ("NAME", "STATE", "CPU", "RAM MB", "SLOTS", "GPUS", "TAGS", "LAST SEEN
 
 @app.command()
 def ls(output: Output = Format.table, server_url: ServerUrl = None, api_key: ApiKey = None) -> None:
-    """List workers."""
+    """List workers, the lost ones too."""
     from gyoza.client import calls
 
     with connect(server_url, api_key) as client:

@@ -29,16 +29,22 @@ _TITLE, _VERSION = "Gyoza", version("gyoza")
 
 
 def create_app(context: Context, api_key: str) -> FastAPI:
-    app = FastAPI(
-        title=_TITLE, version=_VERSION, redoc_url=None, swagger_ui_oauth2_redirect_url=None, redirect_slashes=False
-    )
+    app = routed()
     app.state.context = context
     app.state.methods = Methods([(call.method, call.path) for router in ROUTERS for call in router.calls])
-    for router in ROUTERS:
-        app.include_router(router)
     gyoza.server.problems.install(app)
     app.add_middleware(Edge, methods=app.state.methods)
     app.add_middleware(Authentication, keyring=Keyring(context.database, context.bell, api_key))
+    return app
+
+
+def routed() -> FastAPI:
+    """All calls, for the OpenAPI document alone where nothing else is added."""
+    app = FastAPI(
+        title=_TITLE, version=_VERSION, redoc_url=None, swagger_ui_oauth2_redirect_url=None, redirect_slashes=False
+    )
+    for router in ROUTERS:
+        app.include_router(router)
     app.openapi = lambda: openapi(app)
     return app
 
