@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
@@ -55,6 +56,31 @@ async def alone(database_url: str, tmp_path: Path, pace: Pace) -> AsyncIterator[
     settings = Settings(data_dir=tmp_path / "data", pace=pace)
     async with running(settings, database_url, asyncio.Event()) as context, client_of(context) as client:
         yield client
+
+
+@pytest.fixture
+async def twins(database_url: str, tmp_path: Path) -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
+    """Clients of two servers on one database, with one data folder."""
+    settings, stopping = Settings(data_dir=tmp_path / "data"), asyncio.Event()
+    async with (
+        running(settings, database_url, stopping) as one,
+        running(settings, database_url, stopping) as other,
+        client_of(one) as first,
+        client_of(other) as second,
+    ):
+        yield first, second
+
+
+@pytest.fixture
+def sql(database_url: str) -> Callable[..., list[tuple[Any, ...]]]:
+    """Asks the database behind `alone` or `twins` directly: `sql("SELECT count(*) FROM runs")`."""
+
+    def ask(query: str, *values: Any) -> list[tuple[Any, ...]]:
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            cursor = connection.execute(query.encode(), values or None)
+            return cursor.fetchall() if cursor.description else []
+
+    return ask
 
 
 @pytest.fixture

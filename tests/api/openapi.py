@@ -27,6 +27,9 @@ class Document:
     def calls(self) -> set[tuple[str, str]]:
         return set(self.operations)
 
+    def statuses(self, method: str, path: str) -> set[str]:
+        return set(self._document["paths"][path][method.lower()]["responses"])
+
     def call_of(self, answer: httpx.Response) -> tuple[str, str]:
         """Which of the calls an answer belongs to: the path with the fewest parameters that matches."""
         request = answer.request
