@@ -58,6 +58,27 @@ async def test_a_deadlock_without_end_is_given_up(shelf: Database):
     assert tries == 5
 
 
+async def test_what_the_database_ended_while_the_process_froze_is_tried_again(database: Database):
+    tries = 0
+
+    async def work(connection: Connection) -> None:
+        nonlocal tries
+        tries += 1
+        await connection.execute("CREATE TABLE made ()")
+        if tries == 1:
+            await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 1")
+            await ended(connection.info.backend_pid)
+        await connection.execute("SELECT FROM made")
+
+    async def ended(pid: int) -> None:
+        async with asyncio.timeout(10), database.connection() as other:
+            while (await other.execute("SELECT FROM pg_stat_activity WHERE pid = %s", [pid])).rowcount:
+                await asyncio.sleep(0.01)
+
+    await database.transact(work)
+    assert tries == 2
+
+
 async def test_other_errors_are_not_tried_again(shelf: Database):
     tries = 0
 

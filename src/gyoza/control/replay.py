@@ -7,7 +7,7 @@ from typing import Any
 
 from gyoza.control.once import Asked, once
 from gyoza.control.submit import Render, keep
-from gyoza.models.errors import DefinitionNotFound, RunNotFound
+from gyoza.models.errors import DefinitionDisabled, DefinitionNotFound, RunNotFound
 from gyoza.models.run import is_run_id
 from gyoza.store import definitions, new_runs
 from gyoza.store.database import Connection, Database
@@ -32,8 +32,8 @@ async def replay(
         if before is None:
             raise RunNotFound(run_id)
         await _check_definition(connection, before)
-        asked_now = {"id": new_id(now), "created_at": now, "submitted_by": by, "run_at": None, "replay_of": run_id}
-        return await keep(connection, [replace(before, **asked_now, **_merged(before, changed))], render)
+        new = replace(before, id=new_id(now), created_at=now, submitted_by=by, replay_of=run_id)
+        return await keep(connection, [replace(new, **_merged(before, changed))], render)
 
     return await once(database, asked, work, now)
 
@@ -48,6 +48,10 @@ def _merged(before: NewRun, changed: Mapping[str, Any]) -> dict[str, Any]:
 
 async def _check_definition(connection: Connection, before: NewRun) -> None:
     """It may be another revision that is the latest now, but the op must still be there to run."""
-    name = before.op_definition
-    if name is not None and await definitions.latest(connection, name, to_run=True) is None:
+    if (name := before.op_definition) is None:
+        return
+    latest = await definitions.latest(connection, name)
+    if latest is None:
         raise DefinitionNotFound(name)
+    if latest.disabled:
+        raise DefinitionDisabled(name)

@@ -3,6 +3,7 @@
 A run of a definition stays pinned to the revision that was the latest when it was asked for.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -10,14 +11,14 @@ from typing import Any
 
 from gyoza.control.once import Asked, once
 from gyoza.models.definition import EventDelivery, OpDefinition, RetryPolicy, Timeouts
-from gyoza.models.errors import DefinitionNotFound, Fault, InputValidationError, Malformed, Refusal
+from gyoza.models.errors import DefinitionDisabled, DefinitionNotFound, Fault, InputValidationError, Malformed, Refusal
 from gyoza.models.lifecycle import OpRunState
 from gyoza.models.resources import Constraints
 from gyoza.models.run import DEFAULT_PRIORITY, ExecutionSummary, OpRun
 from gyoza.models.strictjson import pointer, within
 from gyoza.store import bell, definitions, new_runs
 from gyoza.store.database import Connection, Database
-from gyoza.store.definitions import Revision, as_definition
+from gyoza.store.definitions import as_definition
 from gyoza.store.idempotency import Reply
 from gyoza.store.ids import new_id
 from gyoza.store.new_runs import NewRun
@@ -61,6 +62,8 @@ class OfDefinition:
 
 
 Wanted = AdHoc | OfDefinition
+Definitions = Mapping[tuple[str, str | None], OpDefinition]
+"""What is meant by a name and a version; what is not there is absent."""
 Render = Callable[[Sequence[OpRun]], Reply]
 """How the runs that were made are answered."""
 
@@ -72,7 +75,7 @@ async def submit(
 
     async def work(connection: Connection) -> Reply:
         found = await _definitions(connection, [wanted])
-        return await keep(connection, [_drawn(wanted, found, by, now)], render)
+        return await keep(connection, [_drawn(new_id(now), wanted, found, by, now)], render)
 
     return await once(database, asked, work, now)
 
@@ -80,31 +83,35 @@ async def submit(
 async def submit_all(
     database: Database, wanted: Sequence[Wanted], by: str, render: Render, now: datetime, asked: Asked | None = None
 ) -> Reply:
-    """All of them or none: Malformed names each item that is refused, and why."""
+    """All of them or none: Malformed names each item that is refused, and why.
+
+    They stand in the queue and in lists in the order in which they were asked for. Another thread draws them, since
+    thousands take long enough for others to notice.
+    """
 
     async def work(connection: Connection) -> Reply:
         found = await _definitions(connection, wanted)
-        return await keep(connection, _drawn_all(wanted, found, by, now), render)
+        return await keep(connection, await asyncio.to_thread(_drawn_all, wanted, found, by, now), render)
 
     return await once(database, asked, work, now)
 
 
-async def _definitions(connection: Connection, wanted: Sequence[Wanted]) -> Mapping[tuple[str, str | None], Revision]:
-    """The revisions that are meant, by name and version; what is not there is absent."""
+async def _definitions(connection: Connection, wanted: Sequence[Wanted]) -> Definitions:
     named = {(each.name, each.version) for each in wanted if isinstance(each, OfDefinition)}
     return {
-        (name, version): found
-        for name, version in sorted(named, key=str)
-        if (found := await definitions.latest(connection, name, version, to_run=True))
+        (name, version): as_definition(found)
+        for name, version in named
+        if (found := await definitions.latest(connection, name, version))
     }
 
 
-def _drawn_all(wanted: Sequence[Wanted], found: Mapping[Any, Revision], by: str, now: datetime) -> list[NewRun]:
+def _drawn_all(wanted: Sequence[Wanted], found: Definitions, by: str, now: datetime) -> list[NewRun]:
     drawn: list[NewRun] = []
     faults: list[Fault] = []
-    for index, each in enumerate(wanted):
+    ids = sorted(new_id(now) for _ in wanted)
+    for index, (run_id, each) in enumerate(zip(ids, wanted, strict=True)):
         try:
-            drawn.append(_drawn(each, found, by, now))
+            drawn.append(_drawn(run_id, each, found, by, now))
         except InputValidationError as refusal:
             faults += within(refusal.faults, "runs", index)
         except Refusal as refusal:
@@ -114,17 +121,17 @@ def _drawn_all(wanted: Sequence[Wanted], found: Mapping[Any, Revision], by: str,
     return drawn
 
 
-def _drawn(wanted: Wanted, found: Mapping[Any, Revision], by: str, now: datetime) -> NewRun:
+def _drawn(run_id: str, wanted: Wanted, found: Definitions, by: str, now: datetime) -> NewRun:
     if isinstance(wanted, AdHoc):
-        return _of_image(wanted, by, now)
+        return _of_image(run_id, wanted, by, now)
     if (wanted.name, wanted.version) not in found:
         raise DefinitionNotFound(wanted.name, wanted.version)
-    return _of_revision(wanted, as_definition(found[wanted.name, wanted.version]), by, now)
+    return _of_revision(run_id, wanted, found[wanted.name, wanted.version], by, now)
 
 
-def _of_image(wanted: AdHoc, by: str, now: datetime) -> NewRun:
+def _of_image(run_id: str, wanted: AdHoc, by: str, now: datetime) -> NewRun:
     return NewRun(
-        id=new_id(now),
+        id=run_id,
         created_at=now,
         submitted_by=by,
         image=wanted.image,
@@ -136,7 +143,9 @@ def _of_image(wanted: AdHoc, by: str, now: datetime) -> NewRun:
     )
 
 
-def _of_revision(wanted: OfDefinition, definition: OpDefinition, by: str, now: datetime) -> NewRun:
+def _of_revision(run_id: str, wanted: OfDefinition, definition: OpDefinition, by: str, now: datetime) -> NewRun:
+    if definition.disabled:
+        raise DefinitionDisabled(definition.id)
     checked = definition.input_specs.validate(wanted.inputs)
     options = wanted.options
     inherited = replace(
@@ -145,7 +154,7 @@ def _of_revision(wanted: OfDefinition, definition: OpDefinition, by: str, now: d
         delete_after_s=definition.delete_after_s if options.delete_after_s is None else options.delete_after_s,
     )
     return NewRun(
-        id=new_id(now),
+        id=run_id,
         created_at=now,
         submitted_by=by,
         image=definition.image,

@@ -9,10 +9,12 @@ from pydantic import BaseModel
 from gyoza.control.once import Reply
 from gyoza.control.submit import AdHoc, OfDefinition, Options, Wanted
 from gyoza.models.definition import EventDelivery
+from gyoza.models.errors import Fault, Malformed
 from gyoza.models.resources import Constraints
 from gyoza.models.run import OpRun
-from gyoza.server.schemas import BatchItem, CreateRun, CreateRunOfDefinition, EventDeliveryBody, OptionsBody
-from gyoza.server.wire import JSON_LIMIT, encode, limited, members
+from gyoza.models.strictjson import parse, within
+from gyoza.server.schemas import Batch, BatchItem, CreateRun, CreateRunOfDefinition, EventDeliveryBody, OptionsBody
+from gyoza.server.wire import JSON_LIMIT, checked, encode, limited, members
 
 Raw = Mapping[str, msgspec.Raw]
 
@@ -31,8 +33,20 @@ def of_definition(name: str, wanted: CreateRunOfDefinition | BatchItem, raw: Raw
     return OfDefinition(name, wanted.inputs, members(_inputs(raw)), wanted.version, options(wanted))
 
 
-def one_of_batch(wanted: BatchItem, raw: Raw) -> Wanted:
-    return ad_hoc(wanted, raw) if wanted.op_definition is None else of_definition(wanted.op_definition, wanted, raw)
+def batch(body: bytes) -> Sequence[Wanted]:
+    """Every item of a batch; Malformed names each that is not in shape."""
+    items = checked(Batch, parse(body)).runs
+    slices = msgspec.json.decode(members(body)["runs"], type=list[dict[str, msgspec.Raw]])
+    found: list[Wanted] = []
+    faults: list[Fault] = []
+    for index, (item, raw) in enumerate(zip(items, slices, strict=True)):
+        try:
+            found.append(_item(item, raw))
+        except Malformed as refusal:
+            faults += within(refusal.errors, "runs", index)
+    if faults:
+        raise Malformed(faults)
+    return found
 
 
 def options(wanted: OptionsBody) -> Options:
@@ -59,6 +73,10 @@ def one(runs: Sequence[OpRun]) -> Reply:
 
 def many(runs: Sequence[OpRun]) -> Reply:
     return Reply(201, encode({"object": "batch", "count": len(runs), "ids": [run.id for run in runs]}))
+
+
+def _item(wanted: BatchItem, raw: Raw) -> Wanted:
+    return ad_hoc(wanted, raw) if wanted.op_definition is None else of_definition(wanted.op_definition, wanted, raw)
 
 
 def _given(part: BaseModel | None) -> dict[str, Any]:

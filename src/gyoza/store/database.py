@@ -10,7 +10,7 @@ import msgspec
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.adapt import Loader
-from psycopg.errors import DeadlockDetected, SerializationFailure
+from psycopg.errors import DeadlockDetected, IdleInTransactionSessionTimeout, SerializationFailure
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 
@@ -96,12 +96,12 @@ class Database:
             yield connection
 
     async def transact(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
-        """Run `work` in one transaction, anew when the database asks for that (deadlock)."""
+        """Run `work` in one transaction, anew where the database ended it: a deadlock, or this process froze."""
         for left in reversed(range(_TRIES)):
             try:
                 async with self.connection() as connection, connection.transaction():
                     return await work(connection)
-            except (DeadlockDetected, SerializationFailure):
+            except (DeadlockDetected, SerializationFailure, IdleInTransactionSessionTimeout):
                 if not left:
                     raise
         raise AssertionError("unreachable")

@@ -11,7 +11,6 @@ from typing import LiteralString
 import msgspec
 
 from gyoza.models.definition import OpDefinition
-from gyoza.models.errors import DefinitionDisabled
 from gyoza.store.database import Connection
 
 
@@ -80,19 +79,14 @@ async def deploy(
     return Revision(*row), True
 
 
-async def latest(
-    connection: Connection, name: str, version: str | None = None, *, to_run: bool = False
-) -> Revision | None:
-    """The one deployed last, of that version if given; raises DefinitionDisabled where it is wanted `to_run`."""
+async def latest(connection: Connection, name: str, version: str | None = None) -> Revision | None:
+    """The one deployed last, of that version if given."""
     of_version: LiteralString = "AND r.version = %(version)s " if version is not None else ""
     cursor = await connection.execute(
         _SELECT + "AND r.name = %(name)s " + of_version + _NEWEST + "LIMIT 1", {"name": name, "version": version}
     )
     row = await cursor.fetchone()
-    found = None if row is None else Revision(*row)
-    if found is not None and found.disabled and to_run:
-        raise DefinitionDisabled(name)
-    return found
+    return None if row is None else Revision(*row)
 
 
 async def newest_of_each(connection: Connection) -> list[Revision]:
