@@ -22,6 +22,15 @@ async def test_a_transaction_that_fails_leaves_nothing(database: Database):
         assert await cursor.fetchone() == (None,)
 
 
+async def test_a_snapshot_shows_one_moment(database: Database):
+    async with database.snapshot() as reading, database.connection() as writing:
+        assert (await reading.execute("SELECT FROM pg_class WHERE relname = 'later'")).rowcount == 0
+        await writing.execute("CREATE TABLE later ()")
+        assert (await reading.execute("SELECT FROM pg_class WHERE relname = 'later'")).rowcount == 0
+    async with database.connection() as connection:
+        assert (await connection.execute("SELECT FROM pg_class WHERE relname = 'later'")).rowcount == 1
+
+
 async def test_a_deadlock_is_tried_again_until_both_come_through(database: Database):
     async with database.connection() as connection:
         await connection.execute("CREATE TABLE pair AS SELECT n, 0 AS times FROM generate_series(1, 2) n")

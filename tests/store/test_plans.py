@@ -211,7 +211,7 @@ ASKED: dict[str, Callable[[Connection], Awaitable[Any]]] = {
     "an answer that was given": lambda c: idempotency.stored(c, "user-1", "key-1"),
     "answers that expire": lambda c: idempotency.expire(c, NOW, 1000),
     "runs that a filter counts": lambda c: pages.count(c, Filters(op_definition="op-1"), 1001),
-    "places of runs": lambda c: pages.places(c, Filters(reason="op_error"), 200, after=CURSOR),
+    "ids of runs": lambda c: pages.ids(c, Filters(reason="op_error"), 1001),
     "what all workers hold": workers.taken,
     "rooms": workers.rooms,
     "a run, locked": lives,

@@ -14,19 +14,24 @@ from gyoza.models.errors import InvalidQuery, Refusal
 from gyoza.models.lifecycle import TRANSITIONS, EventType, OpRunState
 from gyoza.store import pages
 from gyoza.store.database import Connection, Database
-from gyoza.store.filters import Filters, Place
+from gyoza.store.filters import Filters
 
 AT_ONCE = 200
+"""How many runs one transaction changes."""
 LONGEST_S = 20.0
 """After so long an answer says how far it came, rather than that a client gives up waiting."""
-MOST_COUNTED = 100_000
+MOST = 100_000
+"""How many runs in a state one call looks at."""
 
 _JUDGES = {EventType.CANCELLED: cancelled, EventType.RETRIED: retried}
 
 
 @dataclass(frozen=True)
 class Swept:
-    """`matched`: runs that the filters found and that can be changed so; `has_more`: there are more than these."""
+    """`matched`: runs that the filters found and that can be changed so; `has_more`: there are more than these.
+
+    Of those, `changed` are the ones that were still in such a state when their turn came.
+    """
 
     matched: int
     changed: int
@@ -51,17 +56,14 @@ async def _sweep(database: Database, event: EventType, filters: Filters, now: da
     parts = [replace(filters, state=state) for state in _states(event) if filters.state in (None, state)]
     if dry_run:
         return await _counted(database, parts)
+    found, has_more = await _found(database, parts)
     until = monotonic() + LONGEST_S
-    matched = changed = 0
-    for part in parts:
-        after: Place | None = None
-        while found := await _found(database, part, after):
-            after = found[-1]
-            matched += len(found)
-            changed += await database.transact(partial(_change, event, [place.run_id for place in found], now))
-            if monotonic() > until:
-                return Swept(matched, changed, has_more=True, dry_run=False)
-    return Swept(matched, changed, has_more=False, dry_run=False)
+    changed = 0
+    for done in range(0, len(found), AT_ONCE):
+        if done and monotonic() > until:
+            return Swept(done, changed, has_more=True, dry_run=False)
+        changed += await database.transact(partial(_change, event, found[done : done + AT_ONCE], now))
+    return Swept(len(found), changed, has_more, dry_run=False)
 
 
 def _states(event: EventType) -> Sequence[OpRunState]:
@@ -70,14 +72,16 @@ def _states(event: EventType) -> Sequence[OpRunState]:
 
 
 async def _counted(database: Database, parts: Sequence[Filters]) -> Swept:
-    async with database.connection() as connection:
-        counts = [await pages.count(connection, part, MOST_COUNTED + 1) for part in parts]
-    return Swept(sum(min(count, MOST_COUNTED) for count in counts), 0, max(counts, default=0) > MOST_COUNTED, True)
+    async with database.snapshot() as connection:
+        counts = [await pages.count(connection, part, MOST + 1) for part in parts]
+    return Swept(sum(min(count, MOST) for count in counts), 0, max(counts, default=0) > MOST, dry_run=True)
 
 
-async def _found(database: Database, part: Filters, after: Place | None) -> Sequence[Place]:
-    async with database.connection() as connection:
-        return await pages.places(connection, part, AT_ONCE, after=after)
+async def _found(database: Database, parts: Sequence[Filters]) -> tuple[Sequence[str], bool]:
+    """The ids of one moment, in which every run is in one state: none is missed on its way, and none is met twice."""
+    async with database.snapshot() as connection:
+        found = [await pages.ids(connection, part, MOST + 1) for part in parts]
+    return [run_id for ids in found for run_id in ids[:MOST]], any(len(ids) > MOST for ids in found)
 
 
 async def _change(event: EventType, run_ids: Sequence[str], now: datetime, connection: Connection) -> int:

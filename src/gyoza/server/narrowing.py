@@ -1,15 +1,18 @@
 """The filters of a list of runs, as query parameters: the same for listing, cancelling and retrying."""
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from inspect import signature
 from typing import Annotated, Any
 
-from fastapi import Depends, Query
+from fastapi import Depends, Query, Request
 
 from gyoza.control.query import Filters
-from gyoza.models.errors import InvalidQuery
+from gyoza.models.errors import Fault, InvalidQuery, Malformed
 from gyoza.models.lifecycle import OpRunState
 from gyoza.models.reasons import Reason
+from gyoza.models.strictjson import pointer
 
 _EMPTY = "; empty counts as absent"
 
@@ -60,6 +63,24 @@ def _narrowed(
 
 
 Narrowed = Annotated[Filters, Depends(_narrowed)]
+_NAMES = {re.sub(r"^created_(\w+)$", r"created[\1]", name) for name in signature(_narrowed).parameters} | {"dry_run"}
+_UNKNOWN = "is no filter: see GET /runs", "unknown_member"
+_EMPTY_ONE = "is empty: leave it out", "too_short"
+
+
+def _meant(request: Request, filters: Narrowed) -> Filters:
+    """Where runs are changed, a filter that is misspelt or empty must not be passed over: it would change more."""
+    faults = [
+        Fault(pointer("query", name), *(_EMPTY_ONE if name in _NAMES else _UNKNOWN))
+        for name, value in request.query_params.multi_items()
+        if name not in _NAMES or not value
+    ]
+    if faults:
+        raise Malformed(faults)
+    return filters
+
+
+Meant = Annotated[Filters, Depends(_meant)]
 
 
 def _state(state: str | None, status: str | None) -> OpRunState | None:

@@ -95,6 +95,13 @@ class Database:
         async with self._pool.connection() as connection:
             yield connection
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncGenerator[Connection]:
+        """For reading several times as of one moment."""
+        async with self.connection() as connection, connection.transaction():
+            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            yield connection
+
     async def transact(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         """Run `work` in one transaction, anew where the database ended it: a deadlock, or this process froze."""
         for left in reversed(range(_TRIES)):

@@ -51,12 +51,12 @@ async def newest_first(
     return runs[::-1] if before is not None else runs
 
 
-async def places(connection: Connection, filters: Filters, limit: int, *, after: Place | None = None) -> list[Place]:
-    """Where the runs stand, without the runs."""
-    found = narrowed(filters, after=after)
-    query = "SELECT r.created_at, r.id " + found.source + found.rest + "LIMIT %(limit)s"
+async def ids(connection: Connection, filters: Filters, limit: int) -> list[str]:
+    """Of at most `limit` runs, newest first."""
+    found = narrowed(filters)
+    query = "SELECT r.id " + found.source + found.rest + "LIMIT %(limit)s"
     cursor = await connection.execute(query, {**found.values, "limit": limit})
-    return [Place(*row) for row in await cursor.fetchall()]
+    return [row[0] for row in await cursor.fetchall()]
 
 
 async def count(connection: Connection, filters: Filters, most: int) -> int:

@@ -10,7 +10,7 @@ from gyoza.models.errors import InvalidQuery
 from gyoza.server import submission
 from gyoza.server.answers import BatchOut, SweptOut
 from gyoza.server.context import SUBMIT, Routes, caller, context
-from gyoza.server.narrowing import Narrowed
+from gyoza.server.narrowing import Meant
 from gyoza.server.repeats import answered, asked
 from gyoza.server.schemas import Batch
 from gyoza.server.wire import Answer, read_body
@@ -33,20 +33,20 @@ async def create_runs(request: Request) -> Response:
 
 
 @router.call("POST", "/runs/cancel", SUBMIT, answer=SweptOut, refuses=(InvalidQuery,))
-async def cancel_runs(request: Request, filters: Narrowed, dry_run: DryRun = False) -> Response:
+async def cancel_runs(request: Request, filters: Meant, dry_run: DryRun = False) -> Response:
     """Cancel all that the filters find.
 
-    They are those of GET /runs; at least one is needed.
+    They are those of GET /runs; at least one is needed, and here an empty or unknown one is refused.
     """
     server = context(request)
     return Answer((await bulk.cancel_all(server.database, filters, server.now(), dry_run=dry_run)).to_dict())
 
 
 @router.call("POST", "/runs/retry", SUBMIT, answer=SweptOut, refuses=(InvalidQuery,))
-async def retry_runs(request: Request, filters: Narrowed, dry_run: DryRun = False) -> Response:
+async def retry_runs(request: Request, filters: Meant, dry_run: DryRun = False) -> Response:
     """Retry all that the filters find and that FAILED or were CANCELLED.
 
-    They are those of GET /runs; at least one is needed.
+    They are those of GET /runs; at least one is needed, and here an empty or unknown one is refused.
     """
     server = context(request)
     return Answer((await bulk.retry_all(server.database, filters, server.now(), dry_run=dry_run)).to_dict())
