@@ -1,5 +1,6 @@
 """The shapes of bodies: what is checked on the way in."""
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -8,6 +9,7 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -33,11 +35,25 @@ class Ours(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
+def _written(moment: Any) -> Any:
+    """Else a number would do as well, in seconds or in milliseconds."""
+    if not (isinstance(moment, str) and re.match(r"\d{4}-", moment)):
+        raise ValueError("a time is written like 2026-03-01T12:00:00+00:00")
+    return moment
+
+
 def _in_utc(moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)
     except OverflowError as error:
         raise ValueError("no calendar has this time") from error
+
+
+def _in_reach(moment: datetime) -> datetime:
+    """Deadlines are reckoned from it, and must have a date too."""
+    if moment.year >= 3000:
+        raise ValueError("too far ahead: give a time before the year 3000")
+    return moment
 
 
 INT32 = 2**31 - 1
@@ -53,7 +69,7 @@ Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86400)]
 Span = Annotated[float, Field(ge=0, le=10 * 365 * 86400)]
 Attempt = Annotated[int, Field(ge=1, le=INT32)]
 Event = Annotated[EventType, Field(strict=False)]
-Moment = Annotated[AwareDatetime, Field(strict=False), AfterValidator(_in_utc)]
+Moment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_written), AfterValidator(_in_utc)]
 Json = dict[str, Any]
 Reported = Annotated[Any, Field(description="as it was reported, be it misshapen")]
 
@@ -94,8 +110,9 @@ Spending = Literal[
     "not_allowed",
     "external",
 ]
-"""The reasons that spend attempts; those that cost an infrastructure loss follow."""
-Losing = Literal["image_pull_failed", "start_failed", "start_timeout", "disk_full", "worker_lost"]
+"""The reasons that spend attempts."""
+Costing = Literal[Spending, "image_pull_failed", "start_failed", "start_timeout", "disk_full", "worker_lost"]
+"""And those that cost an infrastructure loss."""
 Pause = Annotated[float, Field(ge=0, le=30 * 86400)]
 
 
@@ -106,7 +123,7 @@ class RetryPolicyBody(Kept):
     max_backoff_s: Pause | None = None
     jitter: float = Field(0, ge=0, le=1, description="how much of a pause is left to chance")
     retry_on: list[Spending] | None = Field(None, description="null: as each reason says")
-    fail_on: list[Literal[Spending, Losing]] = Field(default_factory=list[Literal[Spending, Losing]])
+    fail_on: list[Costing] = Field(default_factory=list[Costing])
 
 
 class EventDeliveryBody(Kept):
@@ -125,7 +142,7 @@ class OptionsBody(Kept):
 
     priority: Priority = 5
     tags: Tags = Field(default_factory=list)
-    run_at: Moment | None = Field(None, description="not before this time")
+    run_at: Annotated[Moment, AfterValidator(_in_reach)] | None = Field(None, description="not before this time")
     timeouts: TimeoutsBody | None = None
     retry_policy: RetryPolicyBody | None = None
     delete_after_s: Span | None = Field(None, description="kept for so long after its end")

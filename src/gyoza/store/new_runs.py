@@ -112,7 +112,7 @@ async def insert(connection: Connection, runs: Iterable[NewRun]) -> None:
 
 
 async def read(connection: Connection, run_id: str) -> NewRun | None:
-    """A run as it was asked for."""
+    """A run as it was asked for, but for when: `run_at` has become the current attempt's."""
     cursor = await connection.execute(
         """
         SELECT id, created_at, priority, inputs, cpu_m, ram_mb, vram_mb, engines, max_attempts, retry, image,

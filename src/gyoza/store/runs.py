@@ -14,6 +14,9 @@ from gyoza.store import attempts, events
 from gyoza.store.columns import retry_policy, rows, timeouts
 from gyoza.store.database import Connection
 
+MOST_OF_A_NAME = 600
+"""Characters of a worker's name by which lists can find a run: an index has a bound. Events may say any name."""
+
 
 async def lock(connection: Connection, run_ids: Iterable[str], named: Iterable[int] = ()) -> dict[str, Life]:
     """The lives of these runs, locked in the order of their ids until the transaction ends; unknown ids are absent.
@@ -104,10 +107,14 @@ def _run_row(life: Life) -> dict[str, Any]:
         "run_at": time_to_wire(life.run_at),
         "due": life.due,
         "reason": now_on.reason,
-        "worker_id": now_on.summary.worker_id or now_on.held_by,
+        "worker_id": _findable(now_on.summary.worker_id or now_on.held_by),
         "ended_at": time_to_wire(now_on.finished_at),
         "user_failures": life.budgets.user_failures,
         "infra_losses": life.budgets.infra_losses,
         "next_event": life.next_event,
         "was": life.next_event - len(life.events),
     }
+
+
+def _findable(worker_id: str | None) -> str | None:
+    return worker_id if worker_id is None or len(worker_id) <= MOST_OF_A_NAME else None
