@@ -86,24 +86,24 @@ async def test_inputs_are_kept_as_they_were_received(api: httpx.AsyncClient):
 
 
 FAULTY: list[tuple[Any, str, str]] = [
-    (5, "", "model_type"),
-    ({}, "", "value_error"),
-    ({"image": "a", "op_definition": "sum"}, "", "value_error"),
-    ({"image": "a", "version": "1"}, "", "value_error"),
-    ({"op_definition": "sum", "constraints": {"cpu": 1}}, "", "value_error"),
-    ({"op_definition": "sum", "event_delivery": {"topic": "t"}}, "", "value_error"),
-    ({"image": ""}, "/image", "string_too_short"),
-    ({"image": "a" * 601}, "/image", "string_too_long"),
-    ({"op_definition": 5}, "/op_definition", "string_type"),
-    ({"image": "a", "inputs": []}, "/inputs", "dict_type"),
-    ({"image": "a", "inputs": None}, "/inputs", "dict_type"),
-    ({"image": "a", "priority": 1001}, "/priority", "less_than_equal"),
-    ({"image": "a", "constraints": {"cpu": 0.0001}}, "/constraints/cpu", "value_error"),
-    ({"image": "a", "retry_policy": {"jitter": 2}}, "/retry_policy/jitter", "less_than_equal"),
-    ({"image": "a", "tags": ["ok", ""]}, "/tags/1", "string_too_short"),
-    ({"image": "a", "run_at": 5}, "/run_at", "value_error"),
-    ({"image": "a", "timeouts": {"colour": 1}}, "/timeouts/colour", "extra_forbidden"),
-    ({"image": "a", "colour": "red"}, "/colour", "extra_forbidden"),
+    (5, "", "wrong_type"),
+    ({}, "", "wrong_value"),
+    ({"image": "a", "op_definition": "sum"}, "", "wrong_value"),
+    ({"image": "a", "version": "1"}, "", "wrong_value"),
+    ({"op_definition": "sum", "constraints": {"cpu": 1}}, "", "wrong_value"),
+    ({"op_definition": "sum", "event_delivery": {"topic": "t"}}, "", "wrong_value"),
+    ({"image": ""}, "/image", "too_short"),
+    ({"image": "a" * 601}, "/image", "too_long"),
+    ({"op_definition": 5}, "/op_definition", "wrong_type"),
+    ({"image": "a", "inputs": []}, "/inputs", "wrong_type"),
+    ({"image": "a", "inputs": None}, "/inputs", "wrong_type"),
+    ({"image": "a", "priority": 1001}, "/priority", "out_of_bounds"),
+    ({"image": "a", "constraints": {"cpu": 0.0001}}, "/constraints/cpu", "wrong_value"),
+    ({"image": "a", "retry_policy": {"jitter": 2}}, "/retry_policy/jitter", "out_of_bounds"),
+    ({"image": "a", "tags": ["ok", ""]}, "/tags/1", "too_short"),
+    ({"image": "a", "run_at": 5}, "/run_at", "wrong_type"),
+    ({"image": "a", "timeouts": {"colour": 1}}, "/timeouts/colour", "unknown_member"),
+    ({"image": "a", "colour": "red"}, "/colour", "unknown_member"),
 ]
 
 
@@ -134,9 +134,9 @@ async def test_an_item_that_cannot_be_submitted_is_named_by_its_place(api: httpx
         ("/runs/1", "definition_not_found"),
         ("/runs/2", "definition_not_found"),
         ("/runs/4", "definition_disabled"),
-        ("/runs/5/inputs", "invalid_inputs"),
-        ("/runs/5/inputs", "invalid_inputs"),
-        ("/runs/6/inputs", "invalid_inputs"),
+        ("/runs/5/inputs/c", "unknown_member"),
+        ("/runs/5/inputs/a", "wrong_type"),
+        ("/runs/6/inputs/a", "missing"),
     ]
     said = [each["detail"] for each in answer.json()["errors"]]
     assert "'nobody'" in said[0] and "version '2'" in said[1] and "enable it" in said[2]

@@ -239,6 +239,8 @@ FAULTS: Mapping[str, str] = {
     "invalid_msg": "what an event's msg says does not fit the event's type",
     "invalid_payload": "a member of an event's payload does not fit the event's type",
     "not_canonical": "a definition that has no canonical JSON",
+    "definition_not_found": "an item of a batch names a definition, or a version of it, that is not there",
+    "definition_disabled": "an item of a batch names a definition that takes no new runs",
     "unkeepable": "a value that cannot be kept",
 }
 """Codes of single places, in `errors`."""

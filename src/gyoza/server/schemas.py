@@ -16,6 +16,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticKnownError
 
 from gyoza.models.definition import TYPES
 from gyoza.models.keys import BOOTSTRAP, Scope
@@ -36,9 +37,11 @@ class Ours(BaseModel):
 
 
 def _written(moment: Any) -> Any:
-    """Else a number would do as well, in seconds or in milliseconds."""
-    if not (isinstance(moment, str) and re.match(r"\d{4}-", moment)):
-        raise ValueError("a time is written like 2026-03-01T12:00:00+00:00")
+    """Numbers would do as well, be it of seconds or of milliseconds."""
+    if not isinstance(moment, str):
+        raise PydanticKnownError("datetime_type")
+    if not re.match(r"\d{4}-", moment):
+        raise PydanticKnownError("datetime_parsing", {"error": "no year"})
     return moment
 
 
