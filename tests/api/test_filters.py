@@ -9,7 +9,7 @@ import pytest
 
 from gyoza.models.reasons import Reason
 
-from .actors import Json, Worker, event, get, in_state, refused, say, submit, told
+from .actors import Json, Worker, a_key, by, event, get, in_state, refused, say, submit, told
 
 Hire = Callable[..., Worker]
 
@@ -109,8 +109,11 @@ async def test_a_worker_s_name_of_any_length_is_kept_and_one_beyond_600_is_not_f
 
 
 async def test_runs_are_found_by_who_asked_for_them(alone: httpx.AsyncClient):
-    run = await submit(alone)
-    assert await found(alone, submitted_by=run["submitted_by"]) == [run["id"]]
+    one, other = await a_key(alone, "one"), await a_key(alone, "other")
+    runs = [told(await alone.post("/runs", json={"image": "a"}, headers=by(key)), 201) for key in (one, other, one)]
+    await submit(alone)
+    assert await found(alone, submitted_by="one") == [runs[2]["id"], runs[0]["id"]]
+    assert await found(alone, submitted_by="other") == [runs[1]["id"]]
     assert await found(alone, submitted_by="nobody") == []
 
 

@@ -9,7 +9,7 @@ import httpx
 import psycopg
 import pytest
 
-from .actors import Json, pointers, refused, submit, told, until
+from .actors import Json, a_key, by, pointers, refused, submit, told, until
 from .openapi import Document
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -248,6 +248,19 @@ async def test_an_answer_of_200_is_repeated_as_200(api: httpx.AsyncClient):
         answer = await post(api, "/definitions", "was-there", json={"id": "was-there", "image": "a"})
         assert answer.status_code == 200
     assert is_replayed(answer)
+
+
+async def test_keys_of_different_callers_do_not_meet(api: httpx.AsyncClient):
+    """And those of two API keys of one name do: a client goes on across a rotation."""
+    mine, rotated, yours = await a_key(api, "me"), await a_key(api, "me"), await a_key(api, "you")
+    body = {"json": {"image": "alpine"}}
+    answers = [
+        await api.post("/runs", headers={"Idempotency-Key": "shared", **by(key)}, **body)
+        for key in (mine, yours, rotated, yours)
+    ]
+    assert [is_replayed(answer) for answer in answers] == [False, False, True, True]
+    assert answers[0].content == answers[2].content != answers[1].content == answers[3].content
+    assert [told(answer, 201)["submitted_by"] for answer in answers] == ["me", "you", "me", "you"]
 
 
 async def test_large_answers_are_repeated_byte_for_byte(api: httpx.AsyncClient):

@@ -7,7 +7,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from .actors import Json, get, history, in_state, pointers, refused, say, submit, told
+from .actors import Json, a_key, by, get, history, in_state, pointers, refused, say, submit, told
 from .test_json import ODD
 from .test_run_shape import POLICY
 
@@ -169,6 +169,12 @@ async def test_a_definition_that_takes_no_runs_takes_no_replays(api: httpx.Async
     refused(await api.post(path), 404, "definition_not_found")
     told(await api.post("/definitions", json=body), 200)
     told(await api.post(path), 201)
+
+
+async def test_a_replay_is_whose_who_asks_for_it(api: httpx.AsyncClient):
+    asked, other = await submit(api), await a_key(api, "somebody-else")
+    new = told(await api.post(f"/runs/{asked['id']}/replay", headers=by(other)), 201)
+    assert (new["submitted_by"], asked["submitted_by"]) == ("somebody-else", "bootstrap")
 
 
 async def test_a_replay_is_replayed(api: httpx.AsyncClient):
