@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,74 @@ SHAPES: list[tuple[str, tuple[Any, ...], dict[str, Any], tuple[str, str, Any]]] 
         {"version": "2"},
         ("POST", "/definitions/a/runs", {"inputs": {"x": 1}, "priority": 5, "version": "2"}),
     ),
+    (
+        "create_run",
+        ("img", {}),
+        {"tags": ["a"], "run_at": "2030-01-01T00:00:00Z", "timeouts": {"run_s": 5}, "delete_after_s": 0},
+        (
+            "POST",
+            "/runs",
+            {
+                "image": "img",
+                "inputs": {},
+                "priority": 5,
+                "tags": ["a"],
+                "run_at": "2030-01-01T00:00:00Z",
+                "timeouts": {"run_s": 5},
+                "delete_after_s": 0,
+            },
+        ),
+    ),
+    (
+        "create_run_from_definition",
+        ("a", {}),
+        {
+            "tags": [],
+            "run_at": datetime(2030, 1, 1, tzinfo=UTC),
+            "timeouts": {},
+            "retry_policy": {"max_attempts": 2},
+            "delete_after_s": 1.5,
+        },
+        (
+            "POST",
+            "/definitions/a/runs",
+            {
+                "inputs": {},
+                "priority": 5,
+                "tags": [],
+                "run_at": "2030-01-01T00:00:00+00:00",
+                "timeouts": {},
+                "retry_policy": {"max_attempts": 2},
+                "delete_after_s": 1.5,
+            },
+        ),
+    ),
+    ("create_runs", ([{"image": "a"}],), {}, ("POST", "/runs/batch", {"runs": [{"image": "a"}]})),
+    ("replay_run", ("r 1",), {}, ("POST", "/runs/r%201/replay", {})),
+    (
+        "replay_run",
+        ("r1",),
+        {
+            "priority": 0,
+            "tags": ["a"],
+            "run_at": "x",
+            "timeouts": {"run_s": 5},
+            "retry_policy": {},
+            "delete_after_s": 0,
+        },
+        (
+            "POST",
+            "/runs/r1/replay",
+            {
+                "priority": 0,
+                "tags": ["a"],
+                "run_at": "x",
+                "timeouts": {"run_s": 5},
+                "retry_policy": {},
+                "delete_after_s": 0,
+            },
+        ),
+    ),
     ("get_run", ("r1",), {}, ("GET", "/runs/r1", None)),
     ("list_runs", (), {}, ("GET", "/runs", None)),
     (
@@ -152,6 +221,31 @@ SHAPES: list[tuple[str, tuple[Any, ...], dict[str, Any], tuple[str, str, Any]]] 
         {"limit": 2, "state": "FAILED", "starting_after": "r1", "created": {"gte": 5}},
         ("GET", "/runs?limit=2&starting_after=r1&state=FAILED&created%5Bgte%5D=5", None),
     ),
+    (
+        "list_runs",
+        (),
+        {"tag": ["a", "b"], "reason": "op_error", "worker_id": "w 1", "submitted_by": "me"},
+        ("GET", "/runs?tag=a&tag=b&reason=op_error&worker_id=w+1&submitted_by=me", None),
+    ),
+    ("list_runs", (), {"tag": "a"}, ("GET", "/runs?tag=a", None)),
+    ("cancel_runs", (), {"tag": "a"}, ("POST", "/runs/cancel?tag=a", None)),
+    (
+        "cancel_runs",
+        (),
+        {"created": {"gte": 5}, "state": "PENDING", "tag": ["a", "b"], "dry_run": True},
+        ("POST", "/runs/cancel?created%5Bgte%5D=5&state=PENDING&tag=a&tag=b&dry_run=true", None),
+    ),
+    (
+        "retry_runs",
+        (),
+        {"op_definition": "op", "image": "i", "reason": "op_error", "worker_id": "w", "submitted_by": "me"},
+        ("POST", "/runs/retry?op_definition=op&image=i&reason=op_error&worker_id=w&submitted_by=me", None),
+    ),
+    ("retry_runs", (), {"state": "FAILED", "tag": None}, ("POST", "/runs/retry?state=FAILED&tag=", None)),
+    ("update_run", ("r1",), {"pinned": False}, ("PATCH", "/runs/r1", {"pinned": False})),
+    ("disable_definition", ("a/b",), {}, ("POST", "/definitions/a%2Fb/disable", None)),
+    ("enable_definition", ("a",), {}, ("POST", "/definitions/a/enable", None)),
+    ("delete_definition", ("a",), {}, ("DELETE", "/definitions/a", None)),
     ("update_run", ("r1",), {"state": "RUNNING"}, ("PATCH", "/runs/r1", {"state": "RUNNING"})),
     ("update_run", ("r1",), {"outputs": {}, "priority": 0}, ("PATCH", "/runs/r1", {"outputs": {}, "priority": 0})),
     ("cancel_run", ("r1",), {}, ("POST", "/runs/r1/cancel", None)),
@@ -225,6 +319,23 @@ async def test_a_worker_reaches_its_server_through_the_async_client(
 async def test_a_claim_may_be_held_longer_than_the_time_out(kind: Any) -> None:
     call = gyoza.client.calls.claim("w1", {"wait_s": 25})
     assert call.wait_s == 25
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("create_run", ("img", {})),
+        ("create_run_from_definition", ("a", {})),
+        ("create_runs", ([],)),
+        ("replay_run", ("r1",)),
+    ],
+)
+async def test_a_call_that_creates_runs_may_carry_an_idempotency_key(
+    client: Any, tape: Tape, name: str, args: tuple[Any, ...]
+) -> None:
+    await done(getattr(client, name)(*args, idempotency_key="k-1"))
+    await done(getattr(client, name)(*args))
+    assert [headers.get("idempotency-key") for _, _, headers, _ in tape.asked] == ["k-1", None]
 
 
 async def test_models_are_sent_as_their_dictionaries(client: Any, tape: Tape) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Generic, TypeVar, cast
 from urllib.parse import quote
 
@@ -32,6 +33,10 @@ class Call(Generic[T]):
         if not response.is_success:
             raise refusal(response)
         return self.decode(response)
+
+    def once(self, key: str | None) -> "Call[T]":
+        """The same call under an idempotency key: however often it is sent, it is done once."""
+        return self if key is None else replace(self, headers={**self.headers, "Idempotency-Key": key})
 
     def read_by(self, decode: Callable[[httpx.Response], U]) -> "Call[U]":
         """The same call with another reading of its answer."""
@@ -94,7 +99,9 @@ def _json(response: httpx.Response, kind: type) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Models are welcome wherever their dictionaries are."""
+    """Models are welcome wherever their dictionaries are, and times wherever their texts are."""
+    if isinstance(value, datetime):
+        return value.isoformat()
     if hasattr(value, "to_dict"):
         return value.to_dict()
     raise TypeError(f"{type(value).__name__} {value!r} is not JSON")

@@ -5,11 +5,30 @@ their values as well.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, TypedDict, Unpack
 
 from gyoza.client.call import Call, Object, an_object, content, get, get_list, given, nothing, part, send
 
 FILE_SCHEME = "gyoza://files/"
+LONG_S = 30.0
+"""How much longer than others a call on thousands of runs may take."""
+Time = datetime | str
+"""With its zone; as a text, in ISO-8601."""
+
+
+class Filters(TypedDict, total=False):
+    """What runs are narrowed to, as in `list_runs`."""
+
+    state: str
+    status: str
+    op_definition: str
+    image: str
+    created: Mapping[str, int]
+    tag: str | Sequence[str]
+    reason: str
+    worker_id: str
+    submitted_by: str
 
 
 def upsert_definition(op_dict: Mapping[str, Any]) -> Call[Object]:
@@ -28,6 +47,20 @@ def get_revisions(name: str) -> Call[list[Object]]:
     return get_list(f"/definitions/{part(name)}/revisions")
 
 
+def disable_definition(name: str) -> Call[Object]:
+    """It takes no new runs; those that are there go on."""
+    return Call("POST", f"/definitions/{part(name)}/disable", an_object)
+
+
+def enable_definition(name: str) -> Call[Object]:
+    return Call("POST", f"/definitions/{part(name)}/enable", an_object)
+
+
+def delete_definition(name: str) -> Call[None]:
+    """Its runs and their history stay."""
+    return Call("DELETE", f"/definitions/{part(name)}", nothing)
+
+
 def create_run(
     image: str,
     inputs: Mapping[str, Any],
@@ -36,16 +69,69 @@ def create_run(
     constraints: Mapping[str, Any] | None = None,
     retry_policy: Mapping[str, Any] | None = None,
     event_delivery: Mapping[str, Any] | None = None,
+    tags: Sequence[str] | None = None,
+    run_at: Time | None = None,
+    timeouts: Mapping[str, Any] | None = None,
+    delete_after_s: float | None = None,
+    idempotency_key: str | None = None,
 ) -> Call[Object]:
+    """Asked again with the same `idempotency_key`, it is the same run."""
+    options = given(tags=tags, run_at=run_at, timeouts=timeouts, delete_after_s=delete_after_s)
     more = given(constraints=constraints, retry_policy=retry_policy, event_delivery=event_delivery)
-    return send("POST", "/runs", {"image": image, "inputs": inputs, "priority": priority, **more})
+    body = {"image": image, "inputs": inputs, "priority": priority, **more, **options}
+    return send("POST", "/runs", body).once(idempotency_key)
 
 
 def create_run_from_definition(
-    name: str, inputs: Mapping[str, Any], *, version: str | None = None, priority: int = 5
+    name: str,
+    inputs: Mapping[str, Any],
+    *,
+    version: str | None = None,
+    priority: int = 5,
+    tags: Sequence[str] | None = None,
+    run_at: Time | None = None,
+    timeouts: Mapping[str, Any] | None = None,
+    retry_policy: Mapping[str, Any] | None = None,
+    delete_after_s: float | None = None,
+    idempotency_key: str | None = None,
 ) -> Call[Object]:
-    body = {"inputs": inputs, "priority": priority, **given(version=version)}
-    return send("POST", f"/definitions/{part(name)}/runs", body)
+    """What is not said of `timeouts` and `retry_policy` is as the definition says; `tags` are added to its own."""
+    options = given(
+        tags=tags, run_at=run_at, timeouts=timeouts, retry_policy=retry_policy, delete_after_s=delete_after_s
+    )
+    body = {"inputs": inputs, "priority": priority, **given(version=version), **options}
+    return send("POST", f"/definitions/{part(name)}/runs", body).once(idempotency_key)
+
+
+def create_runs(items: Sequence[Mapping[str, Any]], *, idempotency_key: str | None = None) -> Call[Object]:
+    """Up to 10,000 runs, all of them or none: `{object, count, ids}`.
+
+    Each item is the body of a run, with an `image` or an `op_definition`.
+    """
+    return send("POST", "/runs/batch", {"runs": items}, wait_s=LONG_S).once(idempotency_key)
+
+
+def replay_run(
+    run_id: str,
+    *,
+    priority: int | None = None,
+    tags: Sequence[str] | None = None,
+    run_at: Time | None = None,
+    timeouts: Mapping[str, Any] | None = None,
+    retry_policy: Mapping[str, Any] | None = None,
+    delete_after_s: float | None = None,
+    idempotency_key: str | None = None,
+) -> Call[Object]:
+    """A new run of the same image or revision with the same inputs; what is given is to differ."""
+    changed = given(
+        priority=priority,
+        tags=tags,
+        run_at=run_at,
+        timeouts=timeouts,
+        retry_policy=retry_policy,
+        delete_after_s=delete_after_s,
+    )
+    return send("POST", f"/runs/{part(run_id)}/replay", changed).once(idempotency_key)
 
 
 def get_run(run_id: str) -> Call[Object]:
@@ -62,8 +148,15 @@ def list_runs(
     op_definition: str | None = None,
     image: str | None = None,
     created: Mapping[str, int] | None = None,
+    tag: str | Sequence[str] | None = None,
+    reason: str | None = None,
+    worker_id: str | None = None,
+    submitted_by: str | None = None,
 ) -> Call[Object]:
-    """One page, newest first. `created` bounds the time of creation: `{"gte" | "gt" | "lte" | "lt": UNIX seconds}`."""
+    """One page, newest first. `created` bounds the time of creation: `{"gte" | "gt" | "lte" | "lt": UNIX seconds}`.
+
+    Of several values of `tag`, all must be there.
+    """
     return get(
         "/runs",
         limit=limit,
@@ -73,8 +166,25 @@ def list_runs(
         status=status,
         op_definition=op_definition,
         image=image,
-        **{f"created[{bound}]": at for bound, at in (created or {}).items()},
+        **_bounds(created),
+        tag=tag,
+        reason=reason,
+        worker_id=worker_id,
+        submitted_by=submitted_by,
     )
+
+
+def cancel_runs(*, dry_run: bool = False, **filters: Unpack[Filters]) -> Call[Object]:
+    """Cancel all that the filters of `list_runs` find: `{matched, changed, has_more, dry_run}`.
+
+    At least one is needed. `has_more`: ask again. `dry_run`: only say how many there are.
+    """
+    return _sweep("cancel", dry_run, filters)
+
+
+def retry_runs(*, dry_run: bool = False, **filters: Unpack[Filters]) -> Call[Object]:
+    """Retry all that the filters find and that FAILED or were CANCELLED, as `cancel_runs` cancels."""
+    return _sweep("retry", dry_run, filters)
 
 
 def update_run(
@@ -83,8 +193,11 @@ def update_run(
     state: str | None = None,
     outputs: Mapping[str, Any] | None = None,
     priority: int | None = None,
+    pinned: bool | None = None,
 ) -> Call[Object]:
-    return send("PATCH", f"/runs/{part(run_id)}", given(state=state, outputs=outputs, priority=priority))
+    """`pinned`: whether it is kept, however old it is."""
+    changed = given(state=state, outputs=outputs, priority=priority, pinned=pinned)
+    return send("PATCH", f"/runs/{part(run_id)}", changed)
 
 
 def cancel_run(run_id: str) -> Call[Object]:
@@ -188,3 +301,14 @@ def resume_worker(worker_id: str) -> Call[Object]:
 
 def remove_worker(worker_id: str) -> Call[None]:
     return Call("DELETE", f"/workers/{part(worker_id)}", nothing)
+
+
+def _sweep(verb: str, dry_run: bool, filters: Filters) -> Call[Object]:
+    """What is None goes as an empty value, which the server refuses: left out, it would widen what is changed."""
+    named: dict[str, Any] = {**filters}
+    params = {**_bounds(named.pop("created", None)), **named, **({"dry_run": "true"} if dry_run else {})}
+    return Call("POST", f"/runs/{verb}", an_object, params=params, wait_s=LONG_S)
+
+
+def _bounds(created: Mapping[str, int] | None) -> dict[str, int]:
+    return {f"created[{bound}]": at for bound, at in (created or {}).items()}
