@@ -38,6 +38,11 @@ class LittleGyoza:
         self.run = a_run()
         self.has_more = False
         self.workers: list[dict[str, Any]] = []
+        self.matched = self.changed = 3
+        self.swept: list[str] = []
+        self.removed: list[str] = []
+        self.key: str | None = None
+        self.query = ""
         self.logs: list[bytes] = []
         self.keys: list[dict[str, Any]] = []
 
@@ -47,10 +52,16 @@ class LittleGyoza:
             Route("/definitions", self.list_definitions),
             Route("/definitions/{name}", self.definition),
             Route("/definitions/{name}/runs", self.create, methods=["POST"]),
+            Route("/definitions/{name}", self.remove, methods=["DELETE"]),
+            Route("/definitions/{name}/{verb}", self.able, methods=["POST"]),
             Route("/runs", self.list_runs),
             Route("/runs/{id}", self.get_run),
             Route("/runs/{id}/events", self.get_events),
             Route("/runs/{id}/logs", self.get_logs),
+            Route("/runs/{id}", self.update, methods=["PATCH"]),
+            Route("/runs/cancel", self.sweep, methods=["POST"]),
+            Route("/runs/retry", self.sweep, methods=["POST"]),
+            Route("/runs/{id}/replay", self.replay, methods=["POST"]),
             Route("/runs/{id}/cancel", self.cancel, methods=["POST"]),
             Route("/runs/{id}/retry", self.retry, methods=["POST"]),
             Route("/files", self.put_file, methods=["POST"]),
@@ -60,6 +71,7 @@ class LittleGyoza:
             Route("/keys/{id}", self.revoke_key, methods=["DELETE"]),
             Route("/workers", self.list_workers),
             Route("/workers/{id}/{verb}", self.drain, methods=["POST"]),
+            Route("/workers/{id}", self.remove, methods=["DELETE"]),
         ]
 
     async def upsert(self, request: Request) -> Response:
@@ -78,14 +90,14 @@ class LittleGyoza:
         return JSONResponse(self.definitions[name])
 
     async def create(self, request: Request) -> Response:
-        self.asked = await request.json()
+        self.asked, self.key = await request.json(), request.headers.get("idempotency-key")
         if "refuse" in self.asked["inputs"]:
             return problem(400, "invalid_inputs", "Invalid inputs: 'refuse' is not an input of this op")
         self.run |= {"op_definition": request.path_params["name"], "inputs": self.asked["inputs"]}
         return JSONResponse(self.run, 201)
 
     async def list_runs(self, request: Request) -> Response:
-        self.asked = dict(request.query_params)
+        self.asked, self.query = dict(request.query_params), request.url.query
         page = {"object": "list", "data": [self.run], "has_more": self.has_more, "url": "/runs"}
         return JSONResponse(page)
 
@@ -114,6 +126,31 @@ class LittleGyoza:
         number = len(self.events)
         self.run |= event.pop("run", {})
         self.events.append({"id": number, "t": NOW.format(number), "msg": "", "payload": None, "attempt": 1, **event})
+
+    async def update(self, request: Request) -> Response:
+        self.asked = await request.json()
+        self.run |= self.asked
+        return JSONResponse(self.run)
+
+    async def sweep(self, request: Request) -> Response:
+        self.swept.append(f"{request.url.path}?{request.url.query}")
+        dry_run = "dry_run" in request.query_params
+        changed = 0 if dry_run else self.changed
+        answer = {"matched": self.matched, "changed": changed, "has_more": self.has_more, "dry_run": dry_run}
+        return JSONResponse(answer)
+
+    async def replay(self, request: Request) -> Response:
+        self.asked = await request.json()
+        self.run |= {"replay_of": request.path_params["id"]}
+        return JSONResponse(self.run, 201)
+
+    async def able(self, request: Request) -> Response:
+        definition = self.definitions[request.path_params["name"]]
+        return JSONResponse({**definition, "disabled": request.path_params["verb"] == "disable"})
+
+    async def remove(self, request: Request) -> Response:
+        self.removed.append(request.url.path)
+        return Response(status_code=204)
 
     async def cancel(self, request: Request) -> Response:
         self.run["state"] = "CANCELLED"

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,10 @@ def test_runs_are_listed(little: Any, gyoza: Gyoza) -> None:
     result = gyoza("runs", "ls", "--state", "running", "--op", "count", "--limit", "1")
     assert result.exit_code == 0
     assert result.stdout == (
-        "ID                                    STATE    OP     PROGRESS  ATTEMPT  WORKER  CREATED (UTC)\n"
-        "01980000-0000-7000-8000-000000000001  RUNNING  count  40 %      1        w1      2026-03-01 12:00:00\n"
+        "ID                                    STATE    REASON  OP     PROGRESS  ATTEMPT  WORKER  CREATED (UTC)\n"
+        "01980000-0000-7000-8000-000000000001  RUNNING  -       count  40 %      1        w1      2026-03-01 12:00:00\n"
     )
-    assert result.stderr == f"More: gyoza runs ls --starting-after {RUN_ID}\n"
+    assert result.stderr == f"More: gyoza runs ls --state RUNNING --op count --limit 1 --starting-after {RUN_ID}\n"
     assert little.asked == {"limit": "1", "state": "RUNNING", "op_definition": "count"}
 
 
@@ -80,6 +81,118 @@ def test_the_log_of_an_unknown_run_is_refused(little: Any, gyoza: Gyoza) -> None
     for more in ((), ("--follow",)):
         result = gyoza("runs", "logs", "nope", *more)
         assert (result.exit_code, result.stdout, result.stderr) == (2, "", "gyoza: OpRun 'nope' not found\n")
+
+
+def test_runs_are_listed_by_every_filter_and_the_next_page_is_asked_for_with_them(little: Any, gyoza: Gyoza) -> None:
+    little.has_more = True
+    filters = ("--image", "img", "--tag", "a b", "--tag", "c", "--reason", "op_error", "--worker", "w1", "--by", "me")
+    result = gyoza("runs", "ls", *filters)
+    assert little.query == "limit=10&image=img&tag=a+b&tag=c&reason=op_error&worker_id=w1&submitted_by=me"
+    again = "--image img --tag 'a b' --tag c --reason op_error --worker w1 --by me"
+    assert result.stderr == f"More: gyoza runs ls {again} --starting-after {RUN_ID}\n"
+
+
+def test_a_page_back_leads_further_back(little: Any, gyoza: Gyoza) -> None:
+    little.has_more = True
+    result = gyoza("runs", "ls", "--ending-before", "r9")
+    assert result.stderr == f"More: gyoza runs ls --ending-before {RUN_ID}\n"
+    little.has_more = False
+    assert gyoza("runs", "ls").stderr == ""
+
+
+def test_a_run_shows_what_was_asked_for(little: Any, gyoza: Gyoza) -> None:
+    little.run |= {"tags": ["a", "b"], "submitted_by": "me", "replay_of": "r0", "pinned": True}
+    little.run |= {"run_at": "2030-01-01T00:00:00.000000+00:00", "reason": "cancelled", "state": "CANCELLED"}
+    shown = gyoza("runs", "show", RUN_ID).stdout
+    for line in ("tags              a, b", "submitted by      me", "replay of         r0", "pinned            yes"):
+        assert f"{line}\n" in shown
+    assert "not before (UTC)  2030-01-01 00:00:00\n" in shown
+    assert "CANCELLED  cancelled  count" in gyoza("runs", "ls").stdout
+
+
+def test_a_run_is_replayed(little: Any, gyoza: Gyoza) -> None:
+    result = gyoza("runs", "replay", RUN_ID)
+    assert (result.stdout, little.asked, little.run["replay_of"]) == (f"{RUN_ID}\n", {}, RUN_ID)
+    gyoza("runs", "replay", RUN_ID, "--priority", "0", "--tag", "a", "--tag", "b", "--run-at", "2030-01-01T00:00+01:00")
+    assert datetime.fromisoformat(little.asked.pop("run_at")) == datetime(2029, 12, 31, 23, tzinfo=UTC)
+    assert little.asked == {"priority": 0, "tags": ["a", "b"]}
+    little.script = [{"type": "COMPLETED", "run": {"state": "COMPLETED", "outputs": {"n": 1}}}]
+    followed = gyoza("runs", "replay", RUN_ID, "--follow")
+    assert (followed.exit_code, json.loads(followed.stdout)) == (0, {"n": 1})
+
+
+def test_a_run_is_pinned_and_let_go(little: Any, gyoza: Gyoza) -> None:
+    assert gyoza("runs", "pin", RUN_ID).stdout == f"{RUN_ID}  pinned\n"
+    assert little.asked == {"pinned": True}
+    assert gyoza("runs", "pin", RUN_ID, "--off").stdout == f"{RUN_ID}  not pinned\n"
+
+
+@pytest.mark.parametrize(("verb", "done"), [("cancel", "cancelled"), ("retry", "retried")])
+def test_many_runs_are_changed_once_somebody_has_agreed(little: Any, gyoza: Gyoza, verb: str, done: str) -> None:
+    for answer in ("y\n", "YES\n"):
+        little.swept.clear()
+        result = gyoza("runs", verb, "--tag", "a", "--state", "failed", stdin=answer)
+        assert (result.exit_code, result.stdout) == (0, f"3 {done}\n")
+        assert result.stderr == f"This will {verb} 3 runs. Go on? [y/N] "
+        assert little.swept == [f"/runs/{verb}?state=FAILED&tag=a&dry_run=true", f"/runs/{verb}?state=FAILED&tag=a"]
+
+
+@pytest.mark.parametrize("answer", ["n\n", "\n", "perhaps\n"])
+def test_nothing_is_changed_when_nobody_agrees(little: Any, gyoza: Gyoza, answer: str) -> None:
+    result = gyoza("runs", "cancel", "--op", "count", stdin=answer)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr.endswith("Nothing was changed.\n")
+    assert little.swept == ["/runs/cancel?op_definition=count&dry_run=true"]
+
+
+def test_where_nobody_can_agree_nothing_is_changed_and_that_is_an_error(little: Any, gyoza: Gyoza) -> None:
+    result = gyoza("runs", "cancel", "--tag", "a", stdin="")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--yes" in result.stderr
+    assert little.swept == ["/runs/cancel?tag=a&dry_run=true"]
+
+
+def test_with_yes_nobody_is_asked(little: Any, gyoza: Gyoza) -> None:
+    little.changed, little.has_more = 1, True
+    result = gyoza("runs", "retry", "--reason", "op_error", "--worker", "w1", "--by", "me", "--image", "i", "--yes")
+    assert little.swept == ["/runs/retry?image=i&reason=op_error&worker_id=w1&submitted_by=me"]
+    assert result.stdout == "1 retried\n"
+    assert result.stderr == "2 had gone on by themselves meanwhile.\nThere are more: say it again.\n"
+
+
+def test_a_dry_run_only_counts(little: Any, gyoza: Gyoza) -> None:
+    result = gyoza("runs", "cancel", "--tag", "a", "--dry-run")
+    assert (result.stdout, result.stderr) == ("3 runs would be cancelled\n", "")
+    little.matched, little.has_more = 1, True
+    assert gyoza("runs", "retry", "--tag", "a", "--dry-run").stdout == "1 run and more would be retried\n"
+    assert {asked.partition("?")[2] for asked in little.swept} == {"tag=a&dry_run=true"}
+
+
+def test_where_none_is_found_nobody_is_asked(little: Any, gyoza: Gyoza) -> None:
+    little.matched = 0
+    result = gyoza("runs", "cancel", "--tag", "a", stdin="")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "0 runs would be cancelled\n", "")
+
+
+@pytest.mark.parametrize("verb", ["cancel", "retry"])
+@pytest.mark.parametrize("words", [(), ("--yes",), ("--dry-run",), (RUN_ID, "--tag", "a"), (RUN_ID, "--dry-run")])
+def test_either_one_run_is_named_or_some_are_found(
+    little: Any, gyoza: Gyoza, verb: str, words: tuple[str, ...]
+) -> None:
+    result = gyoza("runs", verb, *words)
+    assert result.exit_code == 2
+    assert "RUN_ID" in result.stderr
+    assert (little.swept, little.run["state"]) == ([], "PENDING")
+
+
+def test_an_op_is_disabled_enabled_and_removed(little: Any, count: Any, gyoza: Gyoza) -> None:
+    assert gyoza("definitions", "disable", "count").stdout == "count  disabled\n"
+    assert gyoza("definitions", "enable", "count").stdout == "count  enabled\n"
+    assert gyoza("definitions", "rm", "count").stderr == "removed count\n"
+    assert gyoza("workers", "rm", "w1").stderr == "removed w1\n"
+    assert little.removed == ["/definitions/count", "/workers/w1"]
+    count["disabled"] = True
+    assert "disabled      yes\n" in gyoza("definitions", "show", "count").stdout
 
 
 def test_a_run_is_cancelled(little: Any, gyoza: Gyoza) -> None:
@@ -157,7 +270,12 @@ def test_a_folder_is_deployed_once(little: Any, gyoza: Gyoza, tmp_path: Path) ->
         ("runs", "show", RUN_ID),
         ("runs", "events", RUN_ID),
         ("runs", "cancel", RUN_ID),
+        ("runs", "cancel", "--tag", "a", "--yes"),
+        ("runs", "retry", "--tag", "a", "--dry-run"),
+        ("runs", "replay", RUN_ID),
+        ("runs", "pin", RUN_ID),
         ("definitions", "ls"),
+        ("definitions", "disable", "count"),
         ("definitions", "show", "count"),
         ("workers", "ls"),
         ("workers", "drain", "w1"),

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,34 @@ def test_a_run_is_submitted_and_named(little: Any, count: Any, gyoza: Gyoza) -> 
     assert (result.exit_code, result.stdout) == (0, f"{RUN_ID}\n")
     assert result.stderr == f"PENDING. Follow it: gyoza runs events {RUN_ID} --follow\n"
     assert little.asked == {"inputs": {}, "priority": 7, "version": "1.0"}
+
+
+def test_a_run_is_tagged_delayed_and_asked_for_once(little: Any, count: Any, gyoza: Gyoza) -> None:
+    options = ("--tag", "a", "--tag", "b", "--run-at", "2030-01-01T00:00Z", "--idempotency-key", "k")
+    assert gyoza("run", "count", *options).exit_code == 0
+    assert datetime.fromisoformat(little.asked.pop("run_at")) == datetime(2030, 1, 1, tzinfo=UTC)
+    assert (little.asked, little.key) == ({"inputs": {}, "priority": 5, "tags": ["a", "b"]}, "k")
+
+
+def test_a_time_without_an_offset_is_by_this_machine_s_clock(
+    little: Any, count: Any, gyoza: Gyoza, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "EST5EDT,M3.2.0,M11.1.0")
+    time.tzset()
+    try:
+        assert gyoza("run", "count", "--run-at", "2030-07-01 12:00").exit_code == 0
+    finally:
+        monkeypatch.delenv("TZ")
+        time.tzset()
+    assert datetime.fromisoformat(little.asked["run_at"]) == datetime(2030, 7, 1, 16, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("wrong", ["tomorrow", "", "12:00", "2030-13-01"])
+def test_what_is_no_time_is_refused(little: Any, count: Any, gyoza: Gyoza, wrong: str) -> None:
+    result = gyoza("run", "count", "--run-at", wrong)
+    assert result.exit_code == 2
+    assert "--run-at" in result.stderr
+    assert little.asked == {}
 
 
 @pytest.mark.parametrize(

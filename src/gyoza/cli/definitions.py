@@ -5,10 +5,11 @@ from typing import Annotated, Any
 import typer
 
 from gyoza.cli.connect import ApiKey, Output, ServerUrl, connect
-from gyoza.cli.output import Format, details, json_text, show, table
+from gyoza.cli.output import Format, details, json_text, note, show, table
 
 app = typer.Typer(no_args_is_help=True)
 
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The op's name.", show_default=False)]
 COLUMNS = ("NAME", "VERSION", "REVISION", "INPUTS", "DESCRIPTION")
 
 
@@ -23,7 +24,7 @@ def ls(output: Output = Format.table, server_url: ServerUrl = None, api_key: Api
 
 @app.command("show")
 def show_definition(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The op's name.", show_default=False)],
+    name: Name,
     version: Annotated[str | None, typer.Option(help="This version of it.", show_default="the latest")] = None,
     output: Output = Format.table,
     server_url: ServerUrl = None,
@@ -34,6 +35,36 @@ def show_definition(
 
     with connect(server_url, api_key) as client:
         show(client, calls.get_definition(name, version), output, _draw)
+
+
+@app.command()
+def disable(name: Name, output: Output = Format.table, server_url: ServerUrl = None, api_key: ApiKey = None) -> None:
+    """Take no new runs of an op; those that are there go on."""
+    from gyoza.client import calls
+
+    with connect(server_url, api_key) as client:
+        show(client, calls.disable_definition(name), output, _draw_disabled)
+
+
+@app.command()
+def enable(name: Name, output: Output = Format.table, server_url: ServerUrl = None, api_key: ApiKey = None) -> None:
+    """Take runs of an op again."""
+    from gyoza.client import calls
+
+    with connect(server_url, api_key) as client:
+        show(client, calls.enable_definition(name), output, _draw_disabled)
+
+
+@app.command()
+def rm(name: Name, server_url: ServerUrl = None, api_key: ApiKey = None) -> None:
+    """Take an op out of the list. Its runs and their history stay; deployed again, it is back."""
+    with connect(server_url, api_key) as client:
+        client.delete_definition(name)
+    note(f"removed {name}")
+
+
+def _draw_disabled(op: dict[str, Any]) -> None:
+    typer.echo(f"{op['id']}  {'disabled' if op['disabled'] else 'enabled'}")
 
 
 def _row(op: dict[str, Any]) -> tuple[Any, ...]:
@@ -51,6 +82,7 @@ def _draw(op: dict[str, Any]) -> None:
             "description": op.get("description"),
             "image": op["image"],
             "bundle": bundle.get("digest"),
+            "disabled": op.get("disabled") and "yes",
             "max attempts": op["retry_policy"]["max_attempts"],
             **{name: value for name, value in op["constraints"].items() if value is not None},
             "tags": ", ".join(op.get("tags") or []),

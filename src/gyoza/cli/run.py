@@ -1,5 +1,6 @@
 """`gyoza run`: submit a run of a deployed op, and follow it where asked."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from gyoza.cli.output import Format, json_text, note, plain, show
 
 if TYPE_CHECKING:
     from gyoza.client import GyozaClient
+    from gyoza.client.call import Call
 
 EXIT_CODES = {"COMPLETED": 0, "FAILED": 1, "CANCELLED": 3}
 
@@ -26,6 +28,14 @@ Inputs = Annotated[
     ),
 ]
 InputsJson = Annotated[str | None, typer.Option(metavar="FILE", help="All inputs as one JSON object; - is stdin.")]
+RunAt = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Not before this time: ISO-8601; without an offset, by this machine's clock."),
+]
+Tags = Annotated[list[str] | None, typer.Option("--tag", help="To find it by. May be repeated.")]
+IdempotencyKey = Annotated[
+    str | None, typer.Option(metavar="KEY", help="Said again with the same key and inputs, it is the same run.")
+]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Show its life, and print its outputs at the end.")]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Follow, and save the files it puts out here.")]
 
@@ -36,6 +46,9 @@ def run(
     inputs_json: InputsJson = None,
     version: Annotated[str | None, typer.Option(help="This version of the op.", show_default="the latest")] = None,
     priority: Annotated[int, typer.Option(help="Higher goes first; one point is worth an hour of waiting.")] = 5,
+    tags: Tags = None,
+    run_at: RunAt = None,
+    idempotency_key: IdempotencyKey = None,
     follow: Follow = False,
     out: Out = None,
     output: Output = Format.table,
@@ -53,10 +66,31 @@ def run(
     with connect(server_url, api_key) as client:
         definition = client.get_definition(name, version)
         values = gather(client, definition["input_specs"], inputs or [], inputs_json)
-        call = calls.create_run_from_definition(name, values, version=version, priority=priority)
-        if follow or out:
-            raise typer.Exit(watch(client, client.send(call)["id"], output, out))
-        show(client, call, output, _submitted)
+        call = calls.create_run_from_definition(
+            name,
+            values,
+            version=version,
+            priority=priority,
+            tags=tags,
+            run_at=moment_of(run_at),
+            idempotency_key=idempotency_key,
+        )
+        submit(client, call, follow=follow, output=output, out=out)
+
+
+def moment_of(text: str | None) -> datetime | None:
+    """A time that somebody typed, with its zone."""
+    try:
+        return None if text is None else datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError) as error:
+        raise typer.BadParameter(f"'{text}' is no time: write it like 2026-03-01T18:00 (--run-at)") from error
+
+
+def submit(client: "GyozaClient", call: "Call[Any]", *, follow: bool, output: Format, out: Path | None = None) -> None:
+    """Ask for a run, and follow it where that is wanted."""
+    if follow or out:
+        raise typer.Exit(watch(client, client.send(call)["id"], output, out))
+    show(client, call, output, _submitted)
 
 
 def watch(client: "GyozaClient", run_id: str, output: Format, out: Path | None = None) -> int:

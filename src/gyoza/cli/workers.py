@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from gyoza.cli.connect import ApiKey, Output, ServerUrl, connect
-from gyoza.cli.output import Format, details, moment, show, table
+from gyoza.cli.output import Format, details, moment, note, show, table
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -53,6 +53,14 @@ def resume(
 
     with connect(server_url, api_key) as client:
         show(client, calls.resume_worker(worker_id), output, details)
+
+
+@app.command()
+def rm(worker_id: WorkerId, server_url: ServerUrl = None, api_key: ApiKey = None) -> None:
+    """Forget a worker; what it still holds is lost to it. If it lives, it comes back by itself."""
+    with connect(server_url, api_key) as client:
+        client.remove_worker(worker_id)
+    note(f"removed {worker_id}")
 
 
 def _row(worker: dict[str, Any]) -> tuple[Any, ...]:
