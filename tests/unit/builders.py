@@ -3,10 +3,11 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from gyoza.models.definition import RetryPolicy
+from gyoza.models.definition import RetryPolicy, Timeouts
 from gyoza.models.lifecycle import EventType, OpRunState
 from gyoza.models.reasons import Reason
 from gyoza.models.resources import Constraints, Free
+from gyoza.policy.deadline import deadline
 from gyoza.policy.life import Assignment, Happening, Life, Try, assign, happen, queue_at, reported, take_back
 from gyoza.policy.placement import Waiting, WorkerRoom
 
@@ -71,19 +72,21 @@ def at(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
 
-def submitted(*, max_attempts: int = 1, priority: int = 5) -> Life:
-    return Life("run-1", 1, {1: Try(1)}, priority, queue_at(NOW, priority), RetryPolicy(max_attempts))
+def submitted(*, max_attempts: int = 1, priority: int = 5, timeouts: Timeouts | None = None, **policy: Any) -> Life:
+    limits, retry_policy = timeouts or Timeouts(), RetryPolicy(max_attempts, **policy)
+    first = Try(1, deadline=deadline(S.PENDING, limits, NOW))
+    return Life("run-1", 1, {1: first}, priority, queue_at(NOW, priority), retry_policy, limits)
 
 
-def assigned(worker: str = "w1", lease: str = "lease-1", **how: int) -> Life:
+def assigned(worker: str = "w1", lease: str = "lease-1", **how: Any) -> Life:
     return assign(submitted(**how), Assignment(worker, lease), NOW)
 
 
-def running(**how: int) -> Life:
+def running(**how: Any) -> Life:
     return reported(assigned(**how), 1, event(E.STARTED), NOW)
 
 
-def unleased(**how: int) -> Life:
+def unleased(**how: Any) -> Life:
     """A run that a program executes by itself, without the scheduler."""
     return happen(submitted(**how), event(E.STARTED), NOW)
 

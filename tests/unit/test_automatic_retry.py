@@ -1,10 +1,13 @@
-"""FAILED, and RETRIED after it: by its reason, and while its budget lasts."""
+"""FAILED, and RETRIED after it: by its reason, while its budget lasts, and after a pause."""
+
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from gyoza.models.errors import OpRunLockedException
 from gyoza.models.reasons import Reason
-from gyoza.policy.life import cancel, happen, outside, reported, take_back
+from gyoza.policy.life import Life, cancel, happen, outside, reported, take_back
 from gyoza.policy.retry import Budgets
 
 from .builders import (
@@ -109,3 +112,62 @@ def test_a_new_attempt_starts_clean_and_leaves_the_old_one_as_it_was():
 
 def test_the_table_alone_retries_nothing():
     assert happen(unleased(max_attempts=9), failed("op_error"), NOW).state is S.FAILED
+
+
+def again_at(life: Life) -> tuple[S, object, bool, object]:
+    """Whether it waits, until when, whether it is due, and where it stands in the queue without its priority."""
+    return life.state, life.run_at, life.due, life.queue_at + life.priority * timedelta(hours=1)
+
+
+def test_a_pause_is_a_time_before_which_the_next_attempt_waits_and_its_wait_counts_from_its_end():
+    life = reported(running(max_attempts=3, backoff_s=30), 1, failed("op_error"), at(5))
+    assert again_at(life) == (S.PENDING, at(35), False, at(35))
+    life = outside(life, event(E.STARTED), at(6))
+    life = outside(life, failed("op_error"), at(7))
+    assert again_at(life) == (S.PENDING, at(67), False, at(67))
+
+
+def test_without_a_pause_the_next_attempt_is_due_at_once():
+    life = reported(running(max_attempts=3), 1, failed("op_error"), at(5))
+    assert again_at(life) == (S.PENDING, None, True, at(5))
+
+
+@pytest.mark.parametrize("reason", ["released", "drained"])
+def test_what_costs_nothing_is_due_at_once_whatever_came_before(reason: str):
+    life = reported(running(max_attempts=3, backoff_s=30), 1, failed("op_error"), at(5))
+    life = happen(life, event(E.STARTED), at(40))
+    life = take_back(life, 2, Reason(reason), "taken back", at(50))
+    assert again_at(life) == (S.PENDING, None, True, at(50))
+
+
+def test_a_loss_pauses_like_a_failure():
+    life = take_back(running(backoff_s=30), 1, Reason.WORKER_LOST, "lost", at(5))
+    assert again_at(life) == (S.PENDING, at(35), False, at(35))
+
+
+def test_a_cancelled_pause_that_is_retried_by_hand_is_over():
+    life = reported(running(max_attempts=3, backoff_s=30), 1, failed("op_error"), at(5))
+    life = outside(cancel(life, "", at(6)), event(E.RETRIED, force=True), at(7))
+    assert again_at(life) == (S.PENDING, None, True, at(7))
+
+
+def test_the_chance_of_a_pause_is_the_same_for_the_same_attempt_and_another_for_the_next_one():
+    def pauses(run_id: str) -> list[float]:
+        life, found = replace(running(max_attempts=9, backoff_s=100, backoff_factor=1, jitter=0.5), run_id=run_id), []
+        for _ in range(8):
+            life = happen(life, event(E.STARTED), NOW) if life.state is S.PENDING else life
+            life = replace(life, tries={n: replace(tried, lease=None) for n, tried in life.tries.items()})
+            life = outside(life, failed("op_error"), NOW)
+            found.append((life.run_at - NOW).total_seconds() if life.run_at else 0)
+        return found
+
+    assert pauses("one") == pauses("one")
+    assert len({*pauses("one"), *pauses("two")}) == 16
+    assert all(50 < pause_s <= 100 for pause_s in pauses("one"))
+
+
+def test_a_reason_that_is_named_as_final_ends_the_run_and_one_that_is_not_named_to_be_retried_too():
+    assert reported(running(max_attempts=9, fail_on=("oom_killed",)), 1, failed("oom_killed"), NOW).state is S.FAILED
+    assert reported(running(max_attempts=9, retry_on=("oom_killed",)), 1, failed("op_error"), NOW).state is S.FAILED
+    assert reported(running(max_attempts=9, retry_on=("oom_killed",)), 1, failed("oom_killed"), NOW).state is S.PENDING
+    assert reported(running(fail_on=("disk_full",)), 1, failed("disk_full"), NOW).state is S.FAILED

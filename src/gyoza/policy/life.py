@@ -225,10 +225,12 @@ def settle(life: Life, attempt: int, now: datetime) -> Life:
 
 
 def acknowledge(life: Life, attempt: int, now: datetime) -> Life:
+    """Its worker has it: whatever it takes to start is not limited; what runs already keeps its limit."""
     held = life.tries.get(attempt)
     if held is None or held.acknowledged_at is not None:
         return life
-    return life.with_try(replace(held, acknowledged_at=now, deadline=None))
+    limit = None if held.state is OpRunState.ASSIGNED else held.deadline
+    return life.with_try(replace(held, acknowledged_at=now, deadline=limit))
 
 
 def _reopen(life: Life, now: datetime) -> Life:

@@ -8,7 +8,7 @@ from gyoza.models.definition import RetryPolicy
 from gyoza.models.reasons import INFRA_LOSS_LIMIT, RULES, Budget, Reason
 
 LONGEST_PAUSE_S = 7 * 86400.0
-"""Where `max_backoff_s` says nothing: a pause that doubles must end somewhere."""
+"""Where `max_backoff_s` says nothing: a pause that doubles must end somewhere, if it does not begin beyond."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def again(
     """How long to pause before the next attempt; None: there is none.
 
     `spent` includes this ending; `retryable` is what the op itself said, if it said anything; `chance`, 0 to 1, is for
-    the jitter. What costs nothing (a release, a drain) waits for nothing.
+    the jitter. What costs nothing (a release, a drain) waits for nothing, and goes back whatever the policy says.
     """
     if not _is_retried(reason, policy) or retryable is False:
         return None
@@ -42,6 +42,8 @@ def again(
 
 def _is_retried(reason: Reason, policy: RetryPolicy) -> bool:
     rule = RULES[reason]
+    if rule.spends is Budget.NONE:
+        return rule.retried
     if reason in policy.fail_on:
         return False
     if rule.spends is Budget.USER and policy.retry_on is not None:
@@ -61,7 +63,7 @@ def _counted(spent: Budgets, policy: RetryPolicy) -> Mapping[Budget, tuple[int, 
 def _pause(failures: int, policy: RetryPolicy, chance: float) -> timedelta:
     if not failures or not policy.backoff_s:
         return timedelta(0)
-    longest = LONGEST_PAUSE_S if policy.max_backoff_s is None else policy.max_backoff_s
+    longest = max(LONGEST_PAUSE_S, policy.backoff_s) if policy.max_backoff_s is None else policy.max_backoff_s
     pause_s = policy.backoff_s
     for _ in range(failures - 1):
         pause_s = min(pause_s * policy.backoff_factor, longest)
