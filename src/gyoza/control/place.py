@@ -13,11 +13,17 @@ from gyoza.store.database import Connection, Database
 
 
 async def place(database: Database, epoch: int, now: datetime) -> int:
-    """How many runs were assigned; raises Deposed when another server leads."""
+    """How many runs were assigned; raises Deposed when another server leads.
+
+    Letting in what is due is true whoever does it. It has a transaction of its own, since it locks runs as they are
+    due and assigning locks them by their ids.
+    """
+
+    async with database.connection() as connection:
+        await queue.admit(connection, now)
 
     async def work(connection: Connection) -> int:
         await leader.check(connection, epoch)
-        await queue.admit(connection, now)
         pending = await queue.window(connection)
         if not pending:
             return 0

@@ -9,8 +9,6 @@ from gyoza.store.database import Connection
 
 PER_SHAPE = 64
 """How many runs of one shape a round looks at: more would only wait for the same room."""
-
-
 MOST = 2000
 """How many runs a round looks at in all, the first of every shape before the second of any."""
 
@@ -21,9 +19,9 @@ async def admit(connection: Connection, now: datetime) -> None:
     """Runs that were to wait until now join the queue. Those that somebody is changing join the next time."""
     await connection.execute(
         """
-        UPDATE runs SET due = true WHERE id IN (
+        UPDATE runs SET due = true WHERE id = ANY(ARRAY(
             SELECT id FROM runs WHERE state = 'PENDING' AND NOT due AND run_at <= %s
-            ORDER BY run_at LIMIT %s FOR UPDATE SKIP LOCKED)
+            ORDER BY run_at LIMIT %s FOR UPDATE SKIP LOCKED))
         """,
         [now, MOST],
     )
