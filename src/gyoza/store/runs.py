@@ -69,13 +69,15 @@ async def write(connection: Connection, lives: Iterable[Life], now: datetime) ->
 
 async def reprioritise(connection: Connection, run_id: str, priority: int, queue_at: datetime, now: datetime) -> None:
     await connection.execute(
-        "UPDATE runs SET priority = %s, queue_at = %s, updated_at = %s WHERE id = %s",
+        "UPDATE runs SET priority = %s, queue_at = %s, updated_at = greatest(updated_at, %s) WHERE id = %s",
         [priority, queue_at, now, run_id],
     )
 
 
 async def pin(connection: Connection, run_id: str, pinned: bool, now: datetime) -> None:
-    await connection.execute("UPDATE runs SET pinned = %s, updated_at = %s WHERE id = %s", [pinned, now, run_id])
+    await connection.execute(
+        "UPDATE runs SET pinned = %s, updated_at = greatest(updated_at, %s) WHERE id = %s", [pinned, now, run_id]
+    )
 
 
 def _life(row: Sequence[Any], tries: Mapping[int, Try]) -> Life:
