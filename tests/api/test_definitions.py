@@ -302,3 +302,76 @@ async def test_inputs_may_be_left_out(api: httpx.AsyncClient):
     assert told(await api.post("/definitions/nothing/runs", json={"colour": "red"}), 201)["inputs"] == {}
     refused(await run(api, "nothing", {"x": 1}), 400, "invalid_inputs")
     assert told(await run(api, "nothing", {"x": None}), 201)["inputs"] == {}
+
+
+async def test_a_disabled_definition_takes_no_runs_until_it_is_enabled(api: httpx.AsyncClient):
+    before = await deploy(api, "paused", version="1")
+    old = told(await run(api, "paused"), 201)
+    assert told(await api.post("/definitions/paused/disable")) == {**before, "disabled": True}
+    for body in ({}, {"version": "1"}):
+        assert "'paused'" in refused(await run(api, "paused", **body), 409, "definition_disabled")["detail"]
+    refused(await api.post(f"/runs/{old['id']}/replay"), 409, "definition_disabled")
+    assert told(await api.get("/definitions/paused"))["disabled"] is True
+    assert [each["disabled"] for each in told(await api.get("/definitions/paused/revisions"))] == [True]
+    assert told(await api.post("/definitions/paused/disable"))["disabled"] is True
+    assert told(await api.post("/definitions/paused/enable")) == before
+    told(await run(api, "paused"), 201)
+
+
+async def test_a_definition_stays_disabled_when_it_is_deployed_again(api: httpx.AsyncClient):
+    await deploy(api, "stays", image="a")
+    told(await api.post("/definitions/stays/disable"))
+    assert (await deploy(api, "stays", image="b"))["disabled"] is True
+    assert (await deploy(api, "stays", 200, image="a"))["disabled"] is True
+    refused(await run(api, "stays"), 409, "definition_disabled")
+
+
+async def test_a_deleted_definition_is_in_no_list_and_takes_no_runs(alone: httpx.AsyncClient):
+    await deploy(alone, "gone", version="1")
+    await deploy(alone, "gone", version="2")
+    await deploy(alone, "stays")
+    assert (await alone.delete("/definitions/gone")).status_code == 204
+    assert await listed(alone) == [("stays", None, 1)]
+    for path in ("/definitions/gone", "/definitions/gone/revisions", "/definitions/gone?version=1"):
+        refused(await alone.get(path), 404, "definition_not_found")
+    for body in ({}, {"version": "1"}):
+        refused(await run(alone, "gone", **body), 404, "definition_not_found")
+    for change in (alone.post("/definitions/gone/disable"), alone.post("/definitions/gone/enable")):
+        refused(await change, 404, "definition_not_found")
+    refused(await alone.delete("/definitions/gone"), 404, "definition_not_found")
+
+
+async def test_the_runs_of_a_deleted_definition_stay_readable_and_can_be_retried(api: httpx.AsyncClient):
+    await deploy(api, "history", version="7")
+    runs = [told(await run(api, "history"), 201) for _ in range(2)]
+    told(await api.post(f"/runs/{runs[0]['id']}/cancel"))
+    assert (await api.delete("/definitions/history")).status_code == 204
+    found = told(await api.get("/runs", params={"op_definition": "history"}))["data"]
+    assert [(each["id"], each["version"], each["revision"]) for each in found] == [
+        (each["id"], "7", 1) for each in reversed(runs)
+    ]
+    assert told(await api.post(f"/runs/{runs[0]['id']}/retry"))["state"] == "PENDING"
+    assert len(told(await api.get(f"/runs/{runs[0]['id']}/attempts"))) == 2
+    refused(await api.post(f"/runs/{runs[0]['id']}/replay"), 404, "definition_not_found")
+
+
+async def test_a_deleted_definition_is_back_when_it_is_deployed_and_its_revisions_count_on(api: httpx.AsyncClient):
+    await deploy(api, "back", version="1", image="a")
+    await deploy(api, "back", version="1", image="b")
+    told(await api.post("/definitions/back/disable"))
+    assert (await api.delete("/definitions/back")).status_code == 204
+    again = await deploy(api, "back", version="2", image="c")
+    assert (again["revision"], again["disabled"]) == (3, False)
+    assert sorted(each for each in await listed(api) if each[0] == "back") == [("back", "1", 2), ("back", "2", 3)]
+    assert told(await run(api, "back"), 201)["revision"] == 3
+    assert (await api.delete("/definitions/back")).status_code == 204
+    assert (await deploy(api, "back", 200, version="1", image="a"))["revision"] == 1
+    assert [each["revision"] for each in told(await api.get("/definitions/back/revisions"))] == [1, 3, 2]
+
+
+async def test_the_runs_of_a_definition_are_kept_for_as_long_as_it_says(api: httpx.AsyncClient):
+    shown = await deploy(api, "short", delete_after_s=60)
+    assert shown["delete_after_s"] == 60
+    assert told(await run(api, "short"), 201)["delete_after_s"] == 60
+    assert told(await run(api, "short", delete_after_s=0), 201)["delete_after_s"] == 0
+    assert told(await run(api, "short", delete_after_s=None), 201)["delete_after_s"] == 60

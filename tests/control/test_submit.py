@@ -29,9 +29,9 @@ ADD = OpDefinition(
 )
 
 
-async def ask_for(cluster: Cluster, text: bytes, **how: Any) -> OpRun:
+async def ask_for(cluster: Cluster, text: bytes, *, name: str = "add", **how: Any) -> OpRun:
     raw = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-    return await cluster.ask_for(OfDefinition("add", msgspec.json.decode(text), raw, **how))
+    return await cluster.ask_for(OfDefinition(name, msgspec.json.decode(text), raw, **how))
 
 
 async def test_a_run_waits_in_the_queue_and_has_no_events(cluster: Cluster):

@@ -81,6 +81,7 @@ async def _changed(
     """The definition after the change; as it was, when it is deleted."""
 
     async def work(connection: Connection) -> OpDefinition:
+        await definitions.lock(connection, name)
         before = await definitions.latest(connection, name)
         if before is None:
             raise DefinitionNotFound(name)

@@ -43,6 +43,11 @@ _AFTER_ALL: LiteralString = """
 _NEWEST: LiteralString = "ORDER BY r.deployed_at DESC, r.revision DESC "
 
 
+async def lock(connection: Connection, name: str) -> None:
+    """Until the transaction ends, nobody else deploys or changes the definition of this name, be it there or not."""
+    await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [name])
+
+
 async def deploy(
     connection: Connection, name: str, version: str | None, digest: str, content: str, now: datetime
 ) -> tuple[Revision, bool]:
@@ -50,7 +55,7 @@ async def deploy(
 
     A name that was deleted is there again; one that is disabled stays so.
     """
-    await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [name])
+    await lock(connection, name)
     await connection.execute(
         "INSERT INTO definitions (name) VALUES (%s) ON CONFLICT (name) DO UPDATE SET deleted_at = NULL", [name]
     )
