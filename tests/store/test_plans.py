@@ -14,6 +14,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from gyoza.models.lifecycle import OpRunState
+from gyoza.models.resources import Constraints
 from gyoza.store import (
     attempts,
     definitions,
@@ -22,6 +23,7 @@ from gyoza.store import (
     idempotency,
     keys,
     logs,
+    new_runs,
     pages,
     queue,
     retention,
@@ -30,10 +32,15 @@ from gyoza.store import (
 )
 from gyoza.store.database import Connection, Database
 from gyoza.store.filters import Filters, Place
+from gyoza.store.ids import new_id
+from gyoza.store.new_runs import NewRun
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 A_RUN = "01890000-0000-7000-8000-000000010000"
-FULL = ("runs", "run_tags", "attempts", "events", "feed", "idempotency", "logs", "log_chunks", "keys")
+FULL = (
+    *("runs", "run_tags", "attempts", "events", "feed", "idempotency", "definitions", "revisions"),
+    *("logs", "log_chunks", "keys"),
+)
 
 FILL = (
     """
@@ -45,6 +52,13 @@ FILL = (
     INSERT INTO revisions (name, revision, digest, content, deployed_at)
     SELECT 'op-' || n, 1, 'd', '{}', now() FROM generate_series(0, 99) n
     """,
+    """
+    INSERT INTO revisions (name, revision, version, digest, content, deployed_at, newest)
+    SELECT 'many-' || n, 5 * v + r, v::text, v || '-' || r, json_build_object('description', repeat('word ', 100)),
+        now() + (5 * v + r) * interval '1 s', r = 4
+    FROM generate_series(1, 3000) n, generate_series(0, 1) v, generate_series(0, 4) r
+    """,
+    "INSERT INTO definitions (name) SELECT DISTINCT name FROM revisions",
     """
     INSERT INTO runs (id, state, priority, inputs, max_attempts, engines, cpu_m, image, op_definition, revision,
         next_event, queue_at, created_at, updated_at, submitted_by, tags, due, run_at, reason, worker_id, ended_at,
@@ -176,6 +190,9 @@ async def extended(connection: Connection) -> None:
     await logs.extend(connection, A_RUN, 1, chunks, size=360, cut=False)
 
 
+OF_DEFINITION = NewRun(
+    new_id(NOW), NOW, 5, {}, Constraints(), ("docker",), op_definition="op-1", revision=1, tags=("tag-1",)
+)
 CURSOR = Place(NOW, A_RUN)
 ASKED: dict[str, Callable[[Connection], Awaitable[Any]]] = {
     "first page": lambda c: pages.newest_first(c, Filters(), 11),
@@ -205,7 +222,7 @@ ASKED: dict[str, Callable[[Connection], Awaitable[Any]]] = {
     "what a worker holds": lambda c: attempts.held_by(c, "w1"),
     "what is beyond its deadline": lambda c: attempts.overdue(c, NOW, 1000),
     "what joins the queue": lambda c: queue.admit(c, NOW),
-    "what may be deleted": lambda c: retention.lock_due(c, NOW, NOW, 100),
+    "what may be deleted": lambda c: retention.lock_due(c, NOW, NOW, 100, 10_000),
     "the deleting of runs": lambda c: retention.delete(c, [A_RUN]),
     "taking an idempotency key": lambda c: idempotency.take(c, "user-1", "key-1", b"", NOW, NOW),
     "an answer that was given": lambda c: idempotency.stored(c, "user-1", "key-1"),
@@ -223,6 +240,16 @@ ASKED: dict[str, Callable[[Connection], Awaitable[Any]]] = {
     "a key, and a note of its use": lambda c: keys.find(c, b"h" * 32, NOW),
     "whether a worker's runs name a file": lambda c: files.is_named(c, A_RUN, "w1"),
     "the latest of a definition": lambda c: definitions.latest(c, "op-1"),
+    "the latest to run": lambda c: definitions.latest(c, "many-1", to_run=True),
+    "the latest of a version": lambda c: definitions.latest(c, "many-1", "1"),
+    "every revision of a definition": lambda c: definitions.history(c, "many-1"),
+    "the newest of each definition": definitions.newest_of_each,
+    "a new revision": lambda c: definitions.deploy(c, "many-1", "1", "new", "{}", NOW),
+    "a known revision": lambda c: definitions.deploy(c, "many-1", "1", "1-2", "{}", NOW),
+    "disabling a definition": lambda c: definitions.set_disabled(c, "many-1", NOW),
+    "deleting a definition": lambda c: definitions.delete(c, "many-1", NOW),
+    "a new run of a definition": lambda c: new_runs.insert(c, [OF_DEFINITION]),
+    "a run to ask for once more": lambda c: new_runs.read(c, A_RUN),
 }
 
 
@@ -246,6 +273,27 @@ async def test_the_queue_is_read_by_its_index_and_no_further_than_its_first_few(
     of_a_shape = [kinds for node in every if "CTE Scan" not in (kinds := {each["Node Type"] for each in nodes(node)})]
     sorted_by = {kind for kinds in of_a_shape for kind in kinds if "Sort" in kind}
     assert not sorted_by, f"a shape's runs come in the order of the index: {plans}"
+
+
+def used() -> set[str | None]:
+    """The indexes that were used."""
+    return {node.get("Index Name") for plan in Explaining.plans for node in nodes(plan)} - {None}
+
+
+async def test_runs_that_are_not_due_are_found_by_their_time_and_no_others_are_looked_at(explained: Any):
+    plans = await explained(lambda c: queue.admit(c, NOW))
+    assert used() == {"runs_delayed", "runs_pkey"}, plans
+
+
+async def test_runs_that_may_go_are_found_by_their_own_time_and_by_their_end_and_never_sorted(explained: Any):
+    plans = await explained(lambda c: retention.lock_due(c, NOW, NOW, 100, 10_000))
+    assert {"runs_leaving", "runs_ended"} < used(), plans
+    assert "Sort" not in {node["Node Type"] for plan in Explaining.plans for node in nodes(plan)}, plans
+
+
+async def test_the_list_of_definitions_reads_their_newest_revisions_alone(explained: Any):
+    plans = await explained(definitions.newest_of_each)
+    assert "revisions_newest" in used(), plans
 
 
 ALL = {

@@ -1,6 +1,7 @@
 """Letting go of what was kept long enough: runs, with all that belongs to them, and answers under idempotency keys.
 
-The leader alone does it, in batches so small that nobody who locks a run waits for them.
+The leader alone does it, in batches so small that nobody who locks a run waits for them. Its leadership is not held
+on to meanwhile: another leader that begins to tidy, too, takes other runs.
 """
 
 from datetime import datetime, timedelta
@@ -11,6 +12,7 @@ from gyoza.store import idempotency, leader, retention
 from gyoza.store.database import Connection, Database
 
 RUNS_AT_ONCE = 100
+EVENTS_AT_ONCE = 10_000
 ANSWERS_AT_ONCE = 1000
 
 
@@ -27,9 +29,9 @@ async def tidy(
     """
 
     async def work(connection: Connection) -> dict[str, int]:
-        await leader.check(connection, epoch)
+        await leader.check_now(connection, epoch)
         ended_before = None if keep_for is None else now - keep_for
-        due = await retention.lock_due(connection, ended_before, now, RUNS_AT_ONCE)
+        due = await retention.lock_due(connection, ended_before, now, RUNS_AT_ONCE, EVENTS_AT_ONCE)
         await logs.forget(connection, shelf, due)
         await retention.delete(connection, due)
         return {"runs": len(due), "answers": await idempotency.expire(connection, now, ANSWERS_AT_ONCE)}

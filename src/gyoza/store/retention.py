@@ -2,36 +2,49 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import accumulate
 from typing import LiteralString
 
+from gyoza.models.lifecycle import TERMINAL
 from gyoza.store.database import Connection
 
 _FREE: LiteralString = """
-    NOT EXISTS (SELECT FROM attempts a JOIN workers w ON w.id = a.held_by
+    r.state = ANY(%(terminal)s) AND NOT r.pinned
+    AND NOT EXISTS (SELECT FROM attempts a JOIN workers w ON w.id = a.held_by
         WHERE a.run_id = r.id AND a.settled_at IS NULL AND w.evicted_at IS NULL)
-    AND NOT EXISTS (SELECT FROM outbox o WHERE o.run_id = r.id)
+    AND EXISTS (SELECT FROM feed f WHERE f.run_id = r.id AND f.n = r.next_event - 1)
 """
-"""Nothing of it may still be running on a living worker, and nothing of it may wait to be published."""
+"""It is over, nothing of it may still be running on a living worker, and its last event, so every one, is published."""
+_TAKEN: LiteralString = " LIMIT %(limit)s FOR UPDATE SKIP LOCKED"
 _DUE: Sequence[LiteralString] = (
-    "SELECT id FROM runs r WHERE delete_at <= %(now)s AND delete_at IS NOT NULL AND NOT pinned AND "
+    "SELECT r.id, r.next_event FROM runs r WHERE r.delete_at <= %(now)s AND r.delete_at IS NOT NULL AND "
     + _FREE
-    + "ORDER BY delete_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED",
-    "SELECT id FROM runs r WHERE ended_at < %(ended_before)s AND ended_at IS NOT NULL AND delete_after_s IS NULL "
-    "AND NOT pinned AND " + _FREE + "ORDER BY ended_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED",
+    + "ORDER BY r.delete_at"
+    + _TAKEN,
+    "SELECT r.id, r.next_event FROM runs r "
+    "WHERE r.ended_at < %(ended_before)s AND r.ended_at IS NOT NULL AND r.delete_after_s IS NULL AND "
+    + _FREE
+    + "ORDER BY r.ended_at"
+    + _TAKEN,
 )
 
 
-async def lock_due(connection: Connection, ended_before: datetime | None, now: datetime, limit: int) -> Sequence[str]:
+async def lock_due(
+    connection: Connection, ended_before: datetime | None, now: datetime, limit: int, events: int
+) -> Sequence[str]:
     """Runs that may go: past the time that they were given, or ended before `ended_before` (None: kept for ever).
 
-    They are locked. Those that somebody is changing are left for the next time.
+    At most `limit`, with at most so many `events` in all, but one run in any case. They are locked; those that somebody
+    is changing are left for the next time.
     """
-    found: list[str] = []
+    found: list[tuple[str, int]] = []
+    values = {"terminal": sorted(TERMINAL), "ended_before": ended_before, "now": now}
     for query in _DUE:
-        values = {"ended_before": ended_before, "now": now, "limit": limit - len(found)}
-        cursor = await connection.execute(query, values)
-        found += [row[0] for row in await cursor.fetchall()]
-    return found
+        cursor = await connection.execute(query, {**values, "limit": limit - len(found)})
+        found += await cursor.fetchall()
+    total = accumulate(count for _, count in found)
+    within = [run_id for (run_id, _), sum_so_far in zip(found, total, strict=True) if sum_so_far <= events]
+    return within or [run_id for run_id, _ in found[:1]]
 
 
 async def delete(connection: Connection, run_ids: Sequence[str]) -> None:
