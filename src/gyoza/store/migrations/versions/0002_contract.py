@@ -23,8 +23,8 @@ STATEMENTS = (
         ADD COLUMN replay_of uuid
     """,
     """
-    UPDATE runs SET reason = a.reason, worker_id = a.held_by,
-        ended_at = CASE WHEN runs.state IN ('COMPLETED', 'FAILED', 'CANCELLED') THEN a.finished_at END
+    UPDATE runs SET reason = a.reason, ended_at = a.finished_at,
+        worker_id = left(coalesce(nullif(a.summary->>'worker_id', ''), a.held_by), 600)
     FROM attempts a WHERE a.run_id = runs.id AND a.attempt = runs.current_attempt
     """,
     "DROP INDEX runs_queue",
@@ -52,9 +52,15 @@ STATEMENTS = (
     # --- attempts: until when what they do now may last
     "ALTER TABLE attempts ADD COLUMN deadline timestamptz",
     """
-    UPDATE attempts a SET deadline = a.assigned_at + make_interval(
-        secs => coalesce((SELECT (r.timeouts->>'start_s')::float FROM runs r WHERE r.id = a.run_id), 60))
-    WHERE a.state = 'ASSIGNED' AND a.acknowledged_at IS NULL
+    UPDATE attempts a SET deadline = CASE a.state
+        WHEN 'PENDING' THEN r.queue_at + r.priority * interval '1 hour'
+            + make_interval(secs => (r.timeouts->>'queue_s')::float)
+        WHEN 'ASSIGNED' THEN a.assigned_at + make_interval(secs => coalesce((r.timeouts->>'start_s')::float, 60))
+        WHEN 'RUNNING' THEN a.started_at + make_interval(
+            secs => (r.timeouts->>'run_s')::float + CASE WHEN a.held_by IS NULL THEN 0 ELSE 60 END)
+        END
+    FROM runs r
+    WHERE r.id = a.run_id AND a.finished_at IS NULL AND (a.state <> 'ASSIGNED' OR a.acknowledged_at IS NULL)
     """,
     "CREATE INDEX attempts_due ON attempts (deadline) WHERE deadline IS NOT NULL AND finished_at IS NULL",
     # --- definitions: what is true of all revisions of a name
@@ -120,7 +126,7 @@ STATEMENTS = (
     )
     """,
     "INSERT INTO feed (run_id, n) SELECT run_id, n FROM events ORDER BY t, run_id, n",
-    "CREATE INDEX feed_of_run ON feed (run_id)",
+    "CREATE INDEX feed_of_run ON feed (run_id, n)",
     # --- logs: the index; the bytes lie in the file store
     """
     CREATE TABLE logs (
