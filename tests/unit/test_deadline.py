@@ -1,5 +1,6 @@
 """Until when an attempt may stay in its state, and how it ends when that time is over."""
 
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -98,6 +99,13 @@ def test_what_ran_too_long_spends_an_attempt_and_keeps_its_room_until_it_is_sett
     assert (life.tries[1].reason, life.tries[1].settled_at) == (Reason.RUN_TIMEOUT, None)
     life = outside(life, event(E.STARTED), at(200))
     assert expire(life, 2, at(250)).state is S.FAILED
+
+
+@pytest.mark.parametrize("life", [running(), acknowledge(assigned(timeouts=LIMITS), 1, NOW)], ids=["running", "held"])
+def test_a_deadline_that_is_not_the_state_s_is_set_right_and_ends_nothing(life: Life):
+    """A server of the version before does not know of deadlines: it moves a run and leaves that of the state before."""
+    left = life.with_try(replace(life.now_on, deadline=at(1)))
+    assert expire(left, 1, at(1000)) == left.with_try(replace(life.now_on, deadline=None))
 
 
 @pytest.mark.parametrize("attempt", [1, 3])

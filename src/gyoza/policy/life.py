@@ -170,9 +170,7 @@ def happen(life: Life, event: Happening, now: datetime, *, by_server: bool = Fal
     if event.type is EventType.RETRIED:
         return _reopen(life, now).with_event(event, now)
     tried = replace(_EFFECTS.get(event.type, _noted)(life.now_on, event, now), state=state)
-    if state is not life.state:
-        tried = replace(tried, deadline=deadline(state, life.timeouts, now, held=tried.held_by is not None))
-    return _spend(life.with_try(tried), event, tried).with_event(event, now)
+    return _spend(_limited(life.with_try(tried)), event, tried).with_event(event, now)
 
 
 def and_again(life: Life, event: Happening, now: datetime) -> Life:
@@ -193,15 +191,19 @@ def assign(life: Life, to: Assignment, now: datetime) -> Life:
     payload = {"worker_id": to.worker_id, "gpu_ids": list(to.gpu_ids)}
     life = happen(life, Happening(EventType.ASSIGNED, f"Assigned to {to.worker_id}", payload), now, by_server=True)
     held = replace(life.now_on, held_by=to.worker_id, lease=to.lease, gpu_ids=to.gpu_ids, assigned_at=now)
-    return life.with_try(held)
+    return _limited(life.with_try(held))
 
 
 def expire(life: Life, attempt: int, now: datetime) -> Life:
-    """The server ends what stayed in its state beyond its deadline; a no-op when it has moved on."""
-    tried = life.tries.get(attempt)
-    if tried is None or tried.deadline is None or tried.deadline > now or not is_live(life, attempt):
+    """The server ends what stayed in its state beyond its deadline; a no-op when it has moved on.
+
+    The deadline that is stored is only how it was found: a server of the version before moves runs and leaves it.
+    """
+    if not is_live(life, attempt):
         return life
-    return take_back(life, attempt, *_OVERDUE[tried.state], now)
+    life = _limited(life)
+    limit = life.now_on.deadline
+    return life if limit is None or limit > now else take_back(life, attempt, *_OVERDUE[life.state], now)
 
 
 def take_back(life: Life, attempt: int, reason: Reason, msg: str, now: datetime) -> Life:
@@ -225,12 +227,10 @@ def settle(life: Life, attempt: int, now: datetime) -> Life:
 
 
 def acknowledge(life: Life, attempt: int, now: datetime) -> Life:
-    """Its worker has it: whatever it takes to start is not limited; what runs already keeps its limit."""
     held = life.tries.get(attempt)
     if held is None or held.acknowledged_at is not None:
         return life
-    limit = None if held.state is OpRunState.ASSIGNED else held.deadline
-    return life.with_try(replace(held, acknowledged_at=now, deadline=limit))
+    return _limited(life.with_try(replace(held, acknowledged_at=now)))
 
 
 def _reopen(life: Life, now: datetime) -> Life:
@@ -242,13 +242,21 @@ def _reopen(life: Life, now: datetime) -> Life:
 def _postpone(life: Life, pause: timedelta, now: datetime) -> Life:
     """The current attempt enters the queue after `pause`: from then on it waits, and its time in the queue counts."""
     entered = now + pause
-    waiting = replace(life.now_on, deadline=deadline(OpRunState.PENDING, life.timeouts, entered))
-    return replace(
-        life.with_try(waiting),
-        queue_at=queue_at(entered, life.priority),
-        run_at=entered if pause else None,
-        due=not pause,
-    )
+    place = queue_at(entered, life.priority)
+    return _limited(replace(life, queue_at=place, run_at=entered if pause else None, due=not pause))
+
+
+def _limited(life: Life) -> Life:
+    """The current attempt has the deadline of the state that it is in. A confirmed assignment has none."""
+    now_on = life.now_on
+    since = {
+        OpRunState.PENDING: life.queue_at + life.priority * PRIORITY_POINT,
+        OpRunState.ASSIGNED: None if now_on.acknowledged_at else now_on.assigned_at,
+        OpRunState.RUNNING: now_on.started_at,
+    }.get(now_on.state)
+    held = now_on.held_by is not None
+    limit = None if since is None else deadline(now_on.state, life.timeouts, since, held=held)
+    return life if limit == now_on.deadline else life.with_try(replace(now_on, deadline=limit))
 
 
 def _spend(life: Life, event: Happening, tried: Try) -> Life:
