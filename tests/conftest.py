@@ -1,9 +1,17 @@
 """What every test may use: a real PostgreSQL, a fresh database in it, a server over that."""
 
 import itertools
+import os
+import pwd
+import shutil
 import signal
-from collections.abc import AsyncIterator
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
 
 import httpx
 import psycopg
@@ -15,12 +23,13 @@ from gyoza.server.context import Context
 from gyoza.server.settings import Settings
 from gyoza.store.database import Database
 from gyoza.store.embedded import embedded_database
-from gyoza.store.schema import migrate
+from gyoza.store.schema import OLDEST_SUPPORTED, migrate
 
 # A shell that starts this in the background ignores SIGINT, and children inherit that: tests of Ctrl-C need it back.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 API_KEY = "a-key-for-tests"
+PROGRAMS = Path(f"/usr/lib/postgresql/{OLDEST_SUPPORTED}/bin")
 _count = itertools.count(1)
 
 
@@ -70,6 +79,44 @@ async def api(server: Context) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"X-API-Key": API_KEY}
     async with httpx.AsyncClient(transport=transport, base_url="http://gyoza.test", headers=headers) as client:
         yield client
+
+
+def unprivileged() -> dict[str, Any]:
+    """PostgreSQL refuses to run as root."""
+    if os.geteuid() != 0:
+        return {}
+    nobody = pwd.getpwnam("nobody")
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+
+@pytest.fixture(scope="session")
+def oldest() -> Iterator[str]:
+    """The URL of an empty database of the oldest PostgreSQL that is supported, where this system has it."""
+    if not PROGRAMS.is_dir():
+        pytest.skip(f"this system has no PostgreSQL {OLDEST_SUPPORTED}")
+    folder, account = Path(tempfile.mkdtemp(prefix="oldest-", dir="/tmp")), unprivileged()
+    os.chown(folder, account.get("user", -1), account.get("group", -1))
+    how: dict[str, Any] = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT, **account}
+    initdb = ["initdb", "-D", "data", "-U", "gyoza", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]
+    subprocess.run([PROGRAMS / initdb[0], *initdb[1:]], check=True, **how)
+    settings = ["-c", "listen_addresses=", "-c", "fsync=off", "-k", str(folder)]
+    with subprocess.Popen([PROGRAMS / "postgres", "-D", "data", *settings], **how) as server:
+        url = f"postgresql://gyoza@/postgres?host={folder}"
+        try:
+            wait_for(url)
+            yield url
+        finally:
+            server.send_signal(signal.SIGINT)
+    shutil.rmtree(folder)
+
+
+def wait_for(url: str) -> None:
+    deadline = monotonic() + 20
+    while monotonic() < deadline:
+        with suppress(psycopg.OperationalError), psycopg.connect(url):
+            return
+        sleep(0.05)
+    raise AssertionError("it did not start in time")
 
 
 def in_database(url: str, name: str) -> str:

@@ -1,66 +1,20 @@
 """The oldest PostgreSQL that we support, where this system has it: migration, and a life from submit to the end."""
 
-import os
-import pwd
-import shutil
-import signal
-import subprocess
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
-from pathlib import Path
-from time import monotonic, sleep
-from typing import Any
+from collections.abc import AsyncIterator
 
-import psycopg
 import pytest
 
+from gyoza.control import deploy
+from gyoza.control.query import Filters, page
+from gyoza.control.submit import AdHoc, Options
 from gyoza.control.workforce import drain, every
 from gyoza.store.database import Database
 from gyoza.store.schema import OLDEST_SUPPORTED, migrate
 
 from .stage import COMPLETED, Cluster, Still, failed
+from .test_not_yet import delayed, pausing
 from .test_submit import ADD, ask_for
-
-PROGRAMS = Path(f"/usr/lib/postgresql/{OLDEST_SUPPORTED}/bin")
-
-pytestmark = pytest.mark.skipif(not PROGRAMS.is_dir(), reason=f"this system has no PostgreSQL {OLDEST_SUPPORTED}")
-
-
-def unprivileged() -> dict[str, Any]:
-    """PostgreSQL refuses to run as root."""
-    if os.geteuid() != 0:
-        return {}
-    nobody = pwd.getpwnam("nobody")
-    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-
-
-@pytest.fixture(scope="module")
-def oldest() -> Iterator[str]:
-    """The URL of an empty database of the oldest PostgreSQL."""
-    folder, account = Path(tempfile.mkdtemp(prefix="oldest-", dir="/tmp")), unprivileged()
-    os.chown(folder, account.get("user", -1), account.get("group", -1))
-    how: dict[str, Any] = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT, **account}
-    initdb = ["initdb", "-D", "data", "-U", "gyoza", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]
-    subprocess.run([PROGRAMS / initdb[0], *initdb[1:]], check=True, **how)
-    settings = ["-c", "listen_addresses=", "-c", "fsync=off", "-k", str(folder)]
-    with subprocess.Popen([PROGRAMS / "postgres", "-D", "data", *settings], **how) as server:
-        url = f"postgresql://gyoza@/postgres?host={folder}"
-        try:
-            wait_for(url)
-            yield url
-        finally:
-            server.send_signal(signal.SIGINT)
-    shutil.rmtree(folder)
-
-
-def wait_for(url: str) -> None:
-    deadline = monotonic() + 20
-    while monotonic() < deadline:
-        with suppress(psycopg.OperationalError), psycopg.connect(url):
-            return
-        sleep(0.05)
-    raise AssertionError("it did not start in time")
+from .test_tidy import Keeper, over
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +63,37 @@ async def test_a_worker_is_drained_listed_and_evicted(old_cluster: Cluster):
     assert await old_cluster.state(held.run_id) == ("PENDING", 2)
     (staff,) = await every(old_cluster.database, old_cluster.pace, old_cluster.now)
     assert (staff.state, staff.worker.drain) == ("lost", True)
+
+
+async def test_runs_wait_for_their_time_and_pause(old_cluster: Cluster):
+    await old_cluster.beat()
+    later, again = await delayed(old_cluster, 25), await pausing(old_cluster, backoff_s=25)
+    assert await old_cluster.place() == 0
+    old_cluster.later(25)
+    assert await old_cluster.place() == 2
+    assert {(each.run_id, each.attempt) for each in (await old_cluster.look()).assignments} == {(later, 1), (again, 2)}
+
+
+async def test_a_run_that_waits_too_long_is_ended(old_cluster: Cluster):
+    limited = await old_cluster.ask_for(AdHoc("busybox", options=Options(timeouts={"queue_s": 10.0})))
+    old_cluster.later(10)
+    assert (await old_cluster.reap())["expired"] == 1
+    assert (await old_cluster.run(limited.id)).reason == "queue_timeout"
+
+
+async def test_runs_are_found_by_their_tags_and_deleted_when_they_are_over(old_cluster: Cluster):
+    going, staying = [await over(old_cluster, tags=["a", "b"], delete_after_s=seconds) for seconds in (0, 60)]
+    found = await page(old_cluster.database, Filters(tags=("b", "a")), 10)
+    assert {run.id for run in found.runs} == {going, staying}
+    keeper = Keeper(old_cluster)
+    assert (await keeper.tidy())["runs"] == 1
+    assert keeper.discarded == [going]
+
+
+async def test_a_definition_is_deleted_and_back(old_cluster: Cluster):
+    await old_cluster.deploy(ADD)
+    await deploy.delete(old_cluster.database, "add", old_cluster.now)
+    assert await deploy.every(old_cluster.database) == []
+    again, is_new = await old_cluster.deploy(ADD)
+    assert (again.revision, is_new) == (1, False)
+    assert await deploy.every(old_cluster.database) == [again]

@@ -240,7 +240,6 @@ ASKED: dict[str, Callable[[Connection], Awaitable[Any]]] = {
     "a key, and a note of its use": lambda c: keys.find(c, b"h" * 32, NOW),
     "whether a worker's runs name a file": lambda c: files.is_named(c, A_RUN, "w1"),
     "the latest of a definition": lambda c: definitions.latest(c, "op-1"),
-    "the latest to run": lambda c: definitions.latest(c, "many-1", to_run=True),
     "the latest of a version": lambda c: definitions.latest(c, "many-1", "1"),
     "every revision of a definition": lambda c: definitions.history(c, "many-1"),
     "the newest of each definition": definitions.newest_of_each,

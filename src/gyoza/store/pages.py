@@ -18,7 +18,7 @@ from gyoza.store.filters import Filters, Place, narrowed
 _SELECT = """
     SELECT r.id, r.state, r.priority, r.image, r.op_definition, r.inputs, a.outputs, r.cpu_m, r.ram_mb, r.vram_mb,
         r.max_attempts, r.event_delivery, a.progress, r.current_attempt, a.summary, r.created_at, r.updated_at,
-        r.reason, r.version, r.revision, r.submitted_by, r.tags, r.run_at, r.timeouts, r.user_failures,
+        a.reason, r.version, r.revision, r.submitted_by, r.tags, r.run_at, r.timeouts, r.user_failures,
         r.infra_losses, r.next_event, r.queue_at, r.retry, r.delete_after_s, r.pinned, r.replay_of
 """
 _WITH_ATTEMPT: LiteralString = "JOIN attempts a ON a.run_id = r.id AND a.attempt = r.current_attempt "

@@ -24,7 +24,8 @@ STATEMENTS = (
     """,
     """
     UPDATE runs SET reason = a.reason, ended_at = a.finished_at,
-        worker_id = left(coalesce(nullif(a.summary->>'worker_id', ''), a.held_by), 600)
+        worker_id = CASE WHEN length(a.summary->>'worker_id') > 600 THEN NULL
+            ELSE coalesce(nullif(a.summary->>'worker_id', ''), a.held_by) END
     FROM attempts a WHERE a.run_id = runs.id AND a.attempt = runs.current_attempt
     """,
     "DROP INDEX runs_queue",
