@@ -236,6 +236,11 @@ def a_run(**more: Any) -> dict[str, Any]:
         "updated_at": NOW.format(1),
         "reason": None,
         "version": None,
+        "tags": [],
+        "run_at": None,
+        "submitted_by": None,
+        "replay_of": None,
+        "pinned": False,
         **more,
     }
 
@@ -307,5 +312,6 @@ def count(little: LittleGyoza) -> dict[str, Any]:
         "retry_policy": {"max_attempts": 1},
         "bundle": None,
         "tags": ["demo"],
+        "disabled": False,
     }
     return little.definitions["count"]

@@ -82,7 +82,7 @@ def _draw(op: dict[str, Any]) -> None:
             "description": op.get("description"),
             "image": op["image"],
             "bundle": bundle.get("digest"),
-            "disabled": op.get("disabled") and "yes",
+            "disabled": "yes" if op.get("disabled") else None,
             "max attempts": op["retry_policy"]["max_attempts"],
             **{name: value for name, value in op["constraints"].items() if value is not None},
             "tags": ", ".join(op.get("tags") or []),

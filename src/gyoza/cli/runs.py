@@ -237,7 +237,7 @@ def _draw(run: dict[str, Any]) -> None:
             "tags": ", ".join(run.get("tags") or []),
             "submitted by": run.get("submitted_by"),
             "replay of": run.get("replay_of"),
-            "pinned": run.get("pinned") and "yes",
+            "pinned": "yes" if run.get("pinned") else None,
             "not before (UTC)": run.get("run_at") and moment(run["run_at"]),
             "duration": None if duration_ms is None else f"{duration_ms / 1000:.3f} s",
             "created (UTC)": moment(run["created_at"]),
