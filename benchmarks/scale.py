@@ -103,7 +103,7 @@ async def what_is_overdue(shelf: Shelf) -> object:
 
 async def what_may_go(shelf: Shelf) -> object:
     async with shelf.database.connection() as connection:
-        return await retention.lock_due(connection, BASE, BASE, 100)
+        return await retention.lock_due(connection, BASE, BASE, 100, 10_000)
 
 
 async def newest_events(shelf: Shelf) -> object:

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from gyoza.control import claim, logs, place
+from gyoza.control import claim, logs, place, tidy
 from gyoza.control.append import append
 from gyoza.control.cancel import cancel
 from gyoza.control.query import get, page
@@ -20,6 +20,7 @@ from gyoza.store import queue
 from gyoza.store.pages import Filters
 
 from .stage import COMPLETED, STARTED, Cluster, said
+from .test_tidy import Keeper, over, published
 
 COUNTED = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
 
@@ -116,6 +117,16 @@ async def test_a_look_at_what_is_assigned(cluster: Cluster, counted: Counted):
 async def test_a_turn_of_the_reaper_with_nothing_to_reap(cluster: Cluster, counted: Counted):
     with counted.within(3):
         assert await cluster.reap() == {"evicted": 0, "expired": 0}
+
+
+@pytest.mark.parametrize("number", [0, 1, 30])
+async def test_a_batch_of_runs_that_are_deleted(cluster: Cluster, counted: Counted, number: int):
+    for _ in range(number):
+        await over(cluster, delete_after_s=0, tags=["a", "b"])
+    await published(cluster)
+    with counted.within(7):
+        done = await tidy.tidy(cluster.database, cluster.epoch, None, Keeper(cluster).shelf, cluster.now)
+    assert done["runs"] == number
 
 
 @pytest.mark.parametrize("number", [1, 20])
