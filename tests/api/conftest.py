@@ -20,13 +20,14 @@ from gyoza.server.process import one_process
 from gyoza.server.settings import Settings
 
 from .actors import Worker
+from .asgi import InProcess
 
 KEY = "a-key-for-tests"
 
 
 @asynccontextmanager
 async def client_of(context: Context) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(create_app(context, KEY), raise_app_exceptions=False)
+    transport = InProcess(create_app(context, KEY))
     async with httpx.AsyncClient(
         transport=transport, base_url="http://gyoza.test", headers={"X-API-Key": KEY}, timeout=30
     ) as client:
@@ -51,10 +52,17 @@ def pace() -> Pace:
 
 
 @pytest.fixture
-async def alone(database_url: str, tmp_path: Path, pace: Pace) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a server that this test has for itself."""
+async def server(database_url: str, tmp_path: Path, pace: Pace) -> AsyncIterator[Context]:
+    """A server that this test has for itself."""
     settings = Settings(data_dir=tmp_path / "data", pace=pace)
-    async with running(settings, database_url, asyncio.Event()) as context, client_of(context) as client:
+    async with running(settings, database_url, asyncio.Event()) as context:
+        yield context
+
+
+@pytest.fixture
+async def alone(server: Context) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of that server."""
+    async with client_of(server) as client:
         yield client
 
 

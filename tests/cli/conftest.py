@@ -1,9 +1,11 @@
 """The CLI, and a little Gyoza for it to talk to: a server that really listens and plays runs from a script."""
 
+import asyncio
 import hashlib
+import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from typer.testing import CliRunner
 
@@ -57,6 +59,7 @@ class LittleGyoza:
             Route("/runs", self.list_runs),
             Route("/runs/{id}", self.get_run),
             Route("/runs/{id}/events", self.get_events),
+            Route("/runs/{id}/events/stream", self.stream_events),
             Route("/runs/{id}/logs", self.get_logs),
             Route("/runs/{id}", self.update, methods=["PATCH"]),
             Route("/runs/cancel", self.sweep, methods=["POST"]),
@@ -105,6 +108,26 @@ class LittleGyoza:
         if request.path_params["id"] != RUN_ID:
             return problem(404, "run_not_found", f"OpRun '{request.path_params['id']}' not found")
         return JSONResponse(self.run)
+
+    async def stream_events(self, request: Request) -> Response:
+        """The whole script, in two connections; it stays open where that does not end the run."""
+        last = int(request.headers.get("last-event-id", "-1"))
+
+        async def play() -> AsyncIterator[str]:
+            if last < 0 and self.script:
+                self.step(self.script.pop(0))
+            for event in self.events[last + 1 :]:
+                yield told(event, self.run["state"])
+            while last >= 0 and self.script:
+                self.step(self.script.pop(0))
+                yield told(self.events[-1], self.run["state"])
+            if self.run["state"] in ("COMPLETED", "FAILED", "CANCELLED"):
+                yield f"event: end\ndata: {json.dumps({'state': self.run['state']})}\n\n"
+            elif last >= 0:
+                while not await request.is_disconnected():
+                    await asyncio.sleep(0.02)
+
+        return StreamingResponse(play(), media_type="text/event-stream")
 
     async def get_events(self, request: Request) -> Response:
         if self.script:
@@ -212,6 +235,10 @@ class Guarded:
         key = dict(scope.get("headers", ())).get(b"x-api-key", b"").decode()
         answer = self.inner if key == KEY else problem(401, "unauthorized", "Unknown API key")
         await answer(scope, receive, send)
+
+
+def told(event: dict[str, Any], state: str) -> str:
+    return f"id: {event['id']}\ndata: {json.dumps({**event, 'state': state})}\n\n"
 
 
 def problem(status: int, code: str, detail: str) -> Response:

@@ -14,10 +14,11 @@ from typing import Any
 import httpx
 import pytest
 
-from gyoza.cli.follow import events_of
+from gyoza.cli.follow import follow
 from gyoza.client import GyozaClient
 
 Gyoza = Callable[..., Any]
+SSE = {"Content-Type": "text/event-stream"}
 RUN_ID = "01980000-0000-7000-8000-000000000001"
 
 ASSIGNED = {"type": "ASSIGNED", "payload": {"worker_id": "w1"}, "run": {"state": "ASSIGNED"}}
@@ -199,22 +200,36 @@ def test_out_saves_every_file_that_the_outputs_name(little: Any, count: Any, gyo
     ]
 
 
-def test_a_server_that_restarts_is_waited_for() -> None:
-    answers = [
-        httpx.Response(200, json={"events": [{**STARTED, "id": 0}]}),
+def test_a_server_that_restarts_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    def told(number: int, event: dict[str, Any]) -> httpx.Response:
+        row = {"id": number, "t": "2026-03-01T12:00:00.000000+00:00", "msg": "", "payload": None, **event}
+        row |= {"state": row.pop("run")["state"]}
+        return httpx.Response(200, headers=SSE, text=f"id: {number}\ndata: {json.dumps(row)}\n\n")
+
+    answers: list[httpx.Response | Exception] = [
+        told(0, STARTED),
         httpx.ConnectError("refused"),
         httpx.ReadError("reset"),
-        httpx.Response(200, json={"events": [{**COMPLETED, "id": 1}]}),
+        httpx.Response(503, json={"code": "database_unavailable"}),
+        told(1, COMPLETED),
+        httpx.Response(204),
+        httpx.Response(200, json={"id": RUN_ID, "state": "COMPLETED"}),
     ]
+    asked: list[str | None] = []
 
     def play(request: httpx.Request) -> httpx.Response:
+        asked.append(request.headers.get("Last-Event-ID"))
         answer = answers.pop(0)
         if isinstance(answer, httpx.Response):
             return answer
         raise answer
 
     with GyozaClient("http://localhost:1", transport=httpx.MockTransport(play)) as client:
-        assert [event["state"] for event in events_of(client, RUN_ID)] == ["RUNNING", "COMPLETED"]
+        assert follow(client, RUN_ID)["state"] == "COMPLETED"
+    assert asked == [None, "0", "0", "0", "0", "1", None]
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split()[1] for line in said] == ["STARTED", "server", "COMPLETED"]
+    assert said[1] == "The server does not answer; trying again ..."
 
 
 def test_ctrl_c_leaves_the_run_alone_and_says_how_to_go_on(little: Any, count: Any) -> None:

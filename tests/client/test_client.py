@@ -96,11 +96,6 @@ def tape(machine: Tape, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tape
     return machine
 
 
-@pytest.fixture(params=[GyozaClient, AsyncGyozaClient], ids=["sync", "async"])
-def kind(request: pytest.FixtureRequest) -> Any:
-    return request.param
-
-
 @pytest.fixture
 async def client(tape: Tape, kind: Any) -> AsyncIterator[Any]:
     made = kind(tape.url, "secret")
@@ -512,6 +507,7 @@ async def test_run_waits_and_returns_the_outputs(client: Any, tape: Tape) -> Non
     tape.answer({"id": "r1", "state": "RUNNING"})
     tape.answer({"id": "r1", "state": "COMPLETED", "outputs": {"n": 3}})
     assert await done(client.run("count", name="an input called name")) == {"n": 3}
+    assert [asked[1] for asked in tape.asked] == ["/definitions/count/runs", *["/runs/r1/wait?timeout_s=25.0"] * 2]
     assert json.loads(tape.asked[0][3])["inputs"] == {"name": "an input called name"}
 
 

@@ -3,13 +3,13 @@
 import inspect
 import socket
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from gyoza.client import AsyncGyozaClient, GyozaClient, GyozaUnreachable, NotFound, NotGyoza, following
+from gyoza.client import GyozaUnreachable, NotFound, NotGyoza, following
+
+from .wire import serving
 
 BREAK = -5
 """How many bytes more than were sent an answer promises: it breaks off."""
@@ -22,30 +22,6 @@ def answer(
     if named:
         lines += ["Gyoza-Attempt: 2", f"Gyoza-Log-Ended: {'true' if ended else 'false'}"]
     return "\r\n".join([*lines, "", ""]).encode() + log
-
-
-@contextmanager
-def serving(answers: Sequence[bytes]) -> Iterator[tuple[str, list[str]]]:
-    """A server that gives these answers, one a connection; its URL, and what it was asked for."""
-    asked: list[str] = []
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-
-        def serve() -> None:
-            for each in answers:
-                connection, _ = listening.accept()
-                with connection:
-                    asked.append(connection.recv(65536).decode().split("\r\n")[0].split()[1])
-                    connection.sendall(each)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}", asked
-        thread.join()
-
-
-@pytest.fixture(params=[GyozaClient, AsyncGyozaClient], ids=["sync", "async"])
-def kind(request: pytest.FixtureRequest) -> Any:
-    return request.param
 
 
 async def follow(kind: Any, url: str, *args: Any) -> bytes:

@@ -13,6 +13,7 @@ from gyoza.control.deploy import deploy
 from gyoza.control.heartbeat import Heard, heartbeat
 from gyoza.control.once import Asked, Reply
 from gyoza.control.place import place
+from gyoza.control.publish import publish
 from gyoza.control.query import get
 from gyoza.control.reap import reap
 from gyoza.control.report import Report, Result, report
@@ -24,6 +25,7 @@ from gyoza.models.resources import Constraints, Resources
 from gyoza.models.run import OpRun
 from gyoza.policy.life import Happening
 from gyoza.policy.liveness import Pace
+from gyoza.server.loops import DUTIES, Leading
 from gyoza.store import workers
 from gyoza.store.attempts import Assigned
 from gyoza.store.database import Clock, Connection, Database
@@ -79,6 +81,11 @@ class Cluster:
         self.epoch = epoch
         await self.ask("UPDATE leader SET expires_at = 'infinity'")
 
+    async def lead_anew(self) -> None:
+        """Whoever leads."""
+        await self.ask("UPDATE leader SET expires_at = '-infinity'")
+        await self.lead()
+
     def later(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
 
@@ -125,6 +132,9 @@ class Cluster:
 
     async def place(self) -> int:
         return await place(self.database, self.epoch, self.now)
+
+    async def publish(self) -> int:
+        return await publish(self.database, self.epoch)
 
     async def look(
         self, worker: str = "w1", known: Iterable[tuple[str, int]] = (), *, most: int = 100, instance: str | None = None
@@ -203,3 +213,16 @@ class Cluster:
 
 def said(held: Assigned, seq: int, *events: Happening, worker: str = "", **how: Any) -> Report:
     return Report(worker, held.run_id, held.attempt, held.lease, seq, events, **how)
+
+
+async def turn(server: Leading) -> dict[str, int]:
+    """It renews, or tries to win, and does all that a leader does; counts of that."""
+    await server.hold()
+    return await duties(server)
+
+
+async def duties(server: Leading) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for duty in DUTIES:
+        counts.update(await server.do(duty))
+    return counts

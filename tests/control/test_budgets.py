@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from gyoza.control import claim, logs, place, tidy
+from gyoza.control import claim, feed, logs, place, tidy
 from gyoza.control.append import append
 from gyoza.control.cancel import cancel
 from gyoza.control.query import get, page
@@ -149,3 +149,24 @@ async def test_the_queue_is_looked_at_in_one(cluster: Cluster, counted: Counted)
     async with cluster.database.connection() as connection:
         with counted.within(1):
             assert len(await queue.window(connection)) == 19
+
+
+@pytest.mark.parametrize("number", [0, 1, 300])
+async def test_publishing(cluster: Cluster, counted: Counted, number: int):
+    held = await cluster.running()
+    await cluster.publish()
+    if number:
+        await cluster.tell(held, 2, *(Happening(E.INFO, str(n)) for n in range(number)))
+    with counted.within(3):
+        assert await cluster.publish() == number
+
+
+@pytest.mark.parametrize("number", [1, 100])
+async def test_what_is_new_in_the_feed(cluster: Cluster, counted: Counted, number: int):
+    held = await cluster.running()
+    await cluster.tell(held, 2, *(Happening(E.INFO, str(n)) for n in range(number)))
+    await cluster.publish()
+    with counted.within(2):
+        assert len((await feed.page(cluster.database, 0, lambda place: True)).entries) == number + 2
+    with counted.within(1):
+        await feed.page(cluster.database, 0, lambda place: False)

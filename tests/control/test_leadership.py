@@ -2,18 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from time import monotonic
+from typing import Any
 
 import pytest
 
 from gyoza.control import leadership
 from gyoza.control.leadership import Deposed
-from gyoza.server.loops import Leading, lead
+from gyoza.server import loops
+from gyoza.server.loops import Duty, Leading, lead
+from gyoza.store import leader
 from gyoza.store.bell import Bell
 from gyoza.store.database import Database
 
-from .stage import PACE, Cluster, Still
+from .stage import PACE, Cluster, Still, duties, turn
 
 
 @pytest.fixture
@@ -30,14 +33,8 @@ async def vacate(cluster: Cluster) -> None:
     await cluster.ask("UPDATE leader SET expires_at = clock_timestamp() - interval '1 ms'")
 
 
-def due(server: Leading) -> Leading:
-    """So long after its last turn that it renews."""
-    server.renewed = float("-inf")
-    return server
-
-
 async def placed_by(server: Leading) -> int:
-    return (await server.once()).get("placed", 0)
+    return (await turn(server)).get("placed", 0)
 
 
 async def test_one_of_two_leads_and_the_other_places_nothing(cluster: Cluster, servers: list[Leading]):
@@ -46,17 +43,17 @@ async def test_one_of_two_leads_and_the_other_places_nothing(cluster: Cluster, s
     await cluster.submit()
     assert await placed_by(first) == 1
     await cluster.submit()
-    assert await second.once() == {}
+    assert await turn(second) == {}
     assert await placed_by(first) == 1
 
 
 async def test_the_leader_stays_leader_by_renewing(servers: list[Leading]):
     first, second = servers
-    await first.once()
+    await turn(first)
     epoch = first.epoch
     for _ in range(3):
-        assert await due(second).once() == {}
-        await due(first).once()
+        assert await turn(second) == {}
+        await turn(first)
     assert first.epoch == epoch
 
 
@@ -64,25 +61,25 @@ async def test_whoever_comes_first_after_the_lease_ran_out_leads_and_the_old_lea
     cluster: Cluster, servers: list[Leading]
 ):
     first, second = servers
-    await first.once()
+    await turn(first)
     await cluster.beat()
     await vacate(cluster)
     await cluster.submit()
     assert await placed_by(second) == 1
     await cluster.submit()
     with pytest.raises(Deposed):
-        await first.once()
-    assert await due(first).once() == {}
+        await duties(first)
+    assert await turn(first) == {}
     assert await placed_by(second) == 1
 
 
 async def test_a_leader_that_resigns_is_followed_at_once(servers: list[Leading]):
     first, second = servers
-    await first.once()
+    await turn(first)
     await first.resign()
-    await second.once()
+    await turn(second)
     assert second.epoch is not None
-    assert await due(first).once() == {}
+    assert await turn(first) == {}
 
 
 async def test_an_epoch_is_never_given_twice(cluster: Cluster):
@@ -110,10 +107,8 @@ async def test_two_servers_at_once_place_every_run_once(cluster: Cluster, server
 
     async def turns(server: Leading) -> None:
         for _ in range(15):
-            try:
-                await due(server).once()
-            except Deposed:
-                server.epoch = None
+            with suppress(Deposed):
+                await turn(server)
 
     async def submits() -> list[str]:
         return [await cluster.submit() for _ in range(40)]
@@ -125,7 +120,7 @@ async def test_two_servers_at_once_place_every_run_once(cluster: Cluster, server
 
     _, _, run_ids, _ = await asyncio.gather(*(turns(server) for server in servers), submits(), unrest())
     await vacate(cluster)
-    await due(servers[0]).once()
+    await turn(servers[0])
     for run_id in run_ids:
         assert await cluster.story(run_id) == ["ASSIGNED 1"]
 
@@ -167,20 +162,82 @@ async def everything_placed(cluster: Cluster, run_ids: list[str]) -> None:
         await asyncio.sleep(0.02)
 
 
+@pytest.mark.parametrize("part", ["hold", "do"])
 async def test_a_loop_outlives_whatever_goes_wrong_in_a_turn(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, part: str
 ):
     await vacate(cluster)
     await cluster.beat()
-    turn, failures = Leading.once, iter([RuntimeError("bad turn"), None])
+    done, failures = getattr(Leading, part), iter([RuntimeError("bad turn"), None])
 
-    async def once(self: Leading) -> dict[str, int]:
+    async def failing(self: Leading, *duty: Duty) -> Any:
         failure = next(failures, None)
         if failure is not None:
             raise failure
-        return await turn(self)
+        return await done(self, *duty)
 
-    monkeypatch.setattr(Leading, "once", once)
+    monkeypatch.setattr(Leading, part, failing)
     async with looping(cluster.database.url):
         await everything_placed(cluster, [await cluster.submit()])
     assert "bad turn" in caplog.text
+
+
+async def test_a_slow_duty_keeps_no_other_waiting(cluster: Cluster, monkeypatch: pytest.MonkeyPatch):
+    hung, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hang(leading: Leading, epoch: int) -> dict[str, int]:
+        hung.set()
+        await go_on.wait()
+        return {}
+
+    monkeypatch.setattr(loops, "DUTIES", (Duty("slow", hang, "-"), *loops.DUTIES))
+    await vacate(cluster)
+    await cluster.beat()
+    async with looping(cluster.database.url):
+        await asyncio.wait_for(hung.wait(), 5)
+        await everything_placed(cluster, [await cluster.submit() for _ in range(3)])
+        go_on.set()
+
+
+async def test_duties_that_overlap_without_a_break_do_not_keep_the_leader_from_renewing(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+):
+    """At any moment some turn holds the leader's row, which renewing has to change."""
+    monkeypatch.setattr(leader, "LEASE_S", 1)
+    monkeypatch.setattr(loops, "TICK_S", 0.2)
+    epochs: list[int] = []
+
+    async def busy(leading: Leading, epoch: int) -> dict[str, int]:
+        async with leading.database.connection() as connection, connection.transaction():
+            await leader.check(connection, epoch)
+            await connection.execute("SELECT pg_sleep(0.1)")
+        epochs.append(epoch)
+        return {"done": 1}
+
+    many = tuple(Duty(f"busy {n}", busy, "-") for n in range(6))
+    monkeypatch.setattr(loops, "DUTIES", many)
+    await vacate(cluster)
+    deadline = monotonic() + 20
+    async with looping(cluster.database.url):
+        while len(epochs) < 120:  # 2 s at least, which is two leases
+            assert monotonic() < deadline
+            await asyncio.sleep(0.05)
+    assert len(set(epochs)) == 1
+
+
+async def test_a_duty_that_finds_itself_deposed_ends_no_newer_leadership_of_its_own_server(
+    cluster: Cluster, servers: list[Leading]
+):
+    first, _ = servers
+    await first.hold()
+    before = first.epoch
+
+    async def late(leading: Leading, epoch: int) -> dict[str, int]:
+        await vacate(cluster)
+        await leading.hold()
+        raise Deposed
+
+    with pytest.raises(Deposed):
+        await first.do(Duty("late", late, "-"))
+    assert first.epoch not in (None, before)
+    assert first.elected.is_set()

@@ -50,22 +50,24 @@ async def test_a_submitted_run_wakes_the_queue(cluster: Cluster, listener: Liste
 async def test_an_assignment_wakes_its_worker(cluster: Cluster, listener: Listener):
     await cluster.beat()
     await cluster.submit()
-    assert await listener.rung_by(cluster.place()) == ['["w1"]']
+    assert await listener.rung_by(cluster.place()) == ['["outbox", "w1"]']
 
 
-async def test_progress_wakes_nobody(cluster: Cluster, listener: Listener):
+async def test_progress_wakes_only_who_publishes_it(cluster: Cluster, listener: Listener):
     held = await cluster.running()
-    assert await listener.rung_by(cluster.tell(held, 2, Happening(E.PROGRESS, 5), Happening(E.INFO, "x"))) == []
+    assert await listener.rung_by(cluster.tell(held, 2, Happening(E.PROGRESS, 5), Happening(E.INFO, "x"))) == [
+        '["outbox"]'
+    ]
 
 
 async def test_a_cancellation_wakes_the_worker_and_not_the_queue(cluster: Cluster, listener: Listener):
     held = await cluster.running()
-    assert await listener.rung_by(cluster.cancel(held.run_id)) == ['["w1"]']
+    assert await listener.rung_by(cluster.cancel(held.run_id)) == ['["outbox", "w1"]']
 
 
-async def test_a_cancellation_of_what_waits_wakes_only_those_who_follow_its_log(cluster: Cluster, listener: Listener):
+async def test_a_cancellation_of_what_waits_wakes_no_worker(cluster: Cluster, listener: Listener):
     run_id = await cluster.submit()
-    assert await listener.rung_by(cluster.cancel(run_id)) == [f'["log:{run_id}"]']
+    assert await listener.rung_by(cluster.cancel(run_id)) == [f'["log:{run_id}", "outbox"]']
 
 
 async def test_what_is_settled_wakes_the_queue_and_those_who_follow_its_log(cluster: Cluster, listener: Listener):
@@ -91,7 +93,15 @@ async def test_a_whole_batch_rings_once(cluster: Cluster, listener: Listener):
     held = [await cluster.running() for _ in range(5)]
     endings = [said(each, 2, COMPLETED, settled=True) for each in held]
     (rung,) = await listener.rung_by(cluster.tell_all(*endings))
-    assert json.loads(rung) == sorted([*(f"log:{each.run_id}" for each in held), "queue"])
+    assert json.loads(rung) == sorted([*(f"log:{each.run_id}" for each in held), "outbox", "queue"])
+
+
+async def test_what_is_published_wakes_those_who_watch_and_nothing_to_publish_wakes_nobody(
+    cluster: Cluster, listener: Listener
+):
+    await cluster.cancel(await cluster.submit())
+    assert await listener.rung_by(cluster.publish()) == ['["feed"]']
+    assert await listener.rung_by(cluster.publish()) == []
 
 
 async def test_a_new_worker_wakes_the_queue_and_a_heartbeat_wakes_nobody(cluster: Cluster, listener: Listener):

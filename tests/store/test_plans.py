@@ -19,11 +19,13 @@ from gyoza.store import (
     attempts,
     definitions,
     events,
+    feed,
     files,
     idempotency,
     keys,
     logs,
     new_runs,
+    outbox,
     pages,
     queue,
     retention,
@@ -108,6 +110,7 @@ FILL = (
     SELECT gen_random_uuid(), 'ci', sha256(n::text::bytea), 'abcd', '{submit}', now(), 'me'
     FROM generate_series(1, 5000) n
     """,
+    "INSERT INTO outbox (run_id, n) SELECT run_id, n FROM events ORDER BY t LIMIT 20000",
     "ANALYZE",
 )
 
@@ -239,6 +242,11 @@ ASKED: dict[str, Callable[[Connection], Awaitable[Any]]] = {
     "logs that are forgotten": lambda c: logs.forget(c, [A_RUN]),
     "a key, and a note of its use": lambda c: keys.find(c, b"h" * 32, NOW),
     "whether a worker's runs name a file": lambda c: files.is_named(c, A_RUN, "w1"),
+    "the newest position": feed.newest,
+    "page of the feed": lambda c: feed.positions(c, 5000, 200),
+    "entries of the feed": lambda c: feed.entries(c, [feed.Position(n, A_RUN, n) for n in range(4)]),
+    "page of a run's entries": lambda c: feed.of_run(c, A_RUN, 1, 200),
+    "outline of a run": lambda c: pages.outline(c, A_RUN),
     "the latest of a definition": lambda c: definitions.latest(c, "op-1"),
     "the latest of a version": lambda c: definitions.latest(c, "many-1", "1"),
     "every revision of a definition": lambda c: definitions.history(c, "many-1"),
@@ -321,3 +329,14 @@ async def test_under_any_filters_a_page_is_found_by_an_index(some: Any, explaine
 async def test_a_page_is_read_in_the_order_of_an_index_and_never_sorted(name: str, explained: Any):
     plans = await explained(ASKED[name])
     assert "Sort" not in {node["Node Type"] for plan in Explaining.plans for node in nodes(plan)}, plans
+
+
+async def test_what_led_to_a_note_s_state_is_found_however_many_notes_lie_between(explained: Any):
+    plans = await explained(ASKED["page of a run's entries"])
+    used = {node.get("Index Name") for plan in Explaining.plans for node in nodes(plan)}
+    assert "events_moving" in used, plans
+
+
+async def test_what_is_to_be_published_is_found_by_an_index_however_much_waits(explained: Any):
+    plans = await explained(lambda c: outbox.publish(c, 1000))
+    assert "outbox" not in scanned(), plans

@@ -6,11 +6,14 @@ its operation; `<name>` stands for what an earlier step kept.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+
+from gyoza.server import watching
 
 Json = dict[str, Any]
 
@@ -124,6 +127,9 @@ STORY: tuple[Step, ...] = (
     Step("list_events", RUN, query={"after": 0}),
     Step("list_attempts", RUN),
     Step("read_log", RUN, query={"attempt": 1}),
+    Step("wait_for_run", RUN, query={"timeout_s": 25}),
+    Step("stream_run", RUN, query={"after": 1}),
+    Step("stream_all", query={"type": ["INFO"], "after": 0}),
     Step("list_workers"),
     Step("get_worker", WORKER),
     Step("drain_worker", WORKER),
@@ -141,7 +147,22 @@ STORY: tuple[Step, ...] = (
 
 
 async def record(api: httpx.AsyncClient) -> dict[str, Json]:
-    """Each shown operation's request and answer, on a server that nobody else talks to."""
+    """Each shown operation's request and answer, on a server in this process that nobody else talks to."""
+    with _short_streams():
+        return await _record(api)
+
+
+@contextmanager
+def _short_streams() -> Generator[None]:
+    """A story has an end."""
+    longest, watching.LONGEST_S = watching.LONGEST_S, 0.2
+    try:
+        yield
+    finally:
+        watching.LONGEST_S = longest
+
+
+async def _record(api: httpx.AsyncClient) -> dict[str, Json]:
     paths = (await api.get("/openapi.json")).json()["paths"]
     calls = {call["operationId"]: (method, path) for path, item in paths.items() for method, call in item.items()}
     kept: dict[str, str] = {}

@@ -1,21 +1,13 @@
 """A run on the terminal: its events as they come, above a bar that shows its progress."""
 
-import time
-from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from gyoza.cli.output import note, plain
-from gyoza.models.lifecycle import TRANSITIONS, EventType, OpRunState
+from gyoza.models.lifecycle import OpRunState
 
 if TYPE_CHECKING:
     from gyoza.client import GyozaClient
-
-PATIENCE_S = 30.0
-"""For how long a server may be away, say for a restart, before following ends."""
-STATE_AFTER = {
-    event: state for (_, event), state in TRANSITIONS.items() if event not in (EventType.INFO, EventType.ERROR)
-}
 
 
 def follow(client: "GyozaClient", run_id: str) -> dict[str, Any]:
@@ -23,7 +15,7 @@ def follow(client: "GyozaClient", run_id: str) -> dict[str, Any]:
     after = None
     with Screen() as screen:
         while True:
-            for event in events_of(client, run_id, after):
+            for event in client.watch(run_id, after, lost=_say_lost):
                 screen.show(event)
                 after = event["id"]
             run = client.get_run(run_id)
@@ -31,40 +23,8 @@ def follow(client: "GyozaClient", run_id: str) -> dict[str, Any]:
                 return run
 
 
-def events_of(client: "GyozaClient", run_id: str, after: int | None = None) -> Iterator[dict[str, Any]]:
-    """The run's events above number `after` up to one that ends it; `state` is the run's state after each.
-
-    The state is told by the events alone, so that no event is waited for that has been read already.
-    """
-    pause_s, state, more = 0.02, OpRunState.PENDING, True
-    while more or not state.is_terminal:
-        page = _patiently(client, run_id, after)
-        for event in page["events"]:
-            after, pause_s = event["id"], 0.02
-            state = STATE_AFTER.get(event["type"], state)
-            yield {**event, "state": state}
-        more = bool(page.get("has_more"))
-        if not (more or state.is_terminal):
-            time.sleep(pause_s)
-            pause_s = min(pause_s * 1.5, 0.5)
-
-
-def _patiently(client: "GyozaClient", run_id: str, after: int | None) -> dict[str, Any]:
-    """A page of events, from a server that may be restarting."""
-    from gyoza.client import GyozaUnreachable
-
-    give_up_at = None
-    while True:
-        try:
-            return client.get_events(run_id, after)
-        except GyozaUnreachable:
-            now = time.monotonic()
-            if give_up_at is None:
-                note("The server does not answer; trying again ...")
-                give_up_at = now + PATIENCE_S
-            if now > give_up_at:
-                raise
-            time.sleep(0.5)
+def _say_lost(error: Exception) -> None:
+    note("The server does not answer; trying again ...")
 
 
 class Screen:

@@ -5,12 +5,16 @@ their values as well.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypedDict, Unpack
 
 from gyoza.client.call import Call, Object, an_object, content, get, get_list, given, nothing, part, send
 
 FILE_SCHEME = "gyoza://files/"
+LONGEST_WAIT_S = 25.0
+SILENCE_S = 15.0
+"""How long a stream of events may be silent: then it says that it lives."""
 LONG_S = 30.0
 """How much longer than others a call on thousands of runs may take."""
 Time = datetime | str
@@ -219,6 +223,28 @@ def add_event(run_id: str, event_type: str, msg: str | int, payload: Mapping[str
 
 def get_attempts(run_id: str) -> Call[list[Object]]:
     return get_list(f"/runs/{part(run_id)}/attempts")
+
+
+def wait_for_run(run_id: str, timeout_s: float = LONGEST_WAIT_S) -> Call[Object]:
+    """The run once it is over, or as it is when the time is."""
+    return replace(get(f"/runs/{part(run_id)}/wait", timeout_s=timeout_s), wait_s=timeout_s)
+
+
+def stream_run(run_id: str, after: int | None = None) -> Call[None]:
+    """Its events with a number above `after`, and those that come. The answer is server-sent events."""
+    return _stream(f"/runs/{part(run_id)}/events/stream", after=after)
+
+
+def stream_all(
+    op_definition: str | None = None, types: Sequence[str] = (), tags: Sequence[str] = (), after: int | None = None
+) -> Call[None]:
+    """The events of all runs above the position `after`, or from now on. The answer is server-sent events."""
+    return _stream("/events/stream", op_definition=op_definition, type=list(types), tag=list(tags), after=after)
+
+
+def _stream(path: str, **params: Any) -> Call[None]:
+    headers = {"Accept": "text/event-stream"}
+    return Call("GET", path, nothing, params=given(**params), headers=headers, wait_s=SILENCE_S)
 
 
 def get_logs(run_id: str, attempt: int | None = None, offset: int = 0) -> Call[bytes]:

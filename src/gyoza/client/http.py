@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
@@ -14,7 +14,7 @@ from gyoza.client import calls, transfer
 from gyoza.client.address import Address, resolve
 from gyoza.client.call import Call, Object
 from gyoza.client.errors import GyozaUnreachable, RunCancelled, RunFailed, ServerFailed, unreachable
-from gyoza.client.following import Following
+from gyoza.client.following import EventFollowing, Following, LogFollowing, Lost, Waiting
 from gyoza.client.methods import awaited, waiting
 from gyoza.models.lifecycle import OpRunState
 
@@ -98,11 +98,43 @@ class GyozaClient:
     def run(self, name: str, /, **inputs: Any) -> Object:
         """Run the op `name` and wait; its outputs. Raises `RunFailed` or `RunCancelled` where there are none."""
         run = self.create_run_from_definition(name, inputs)
-        pauses = _pauses()
-        while not OpRunState(run["state"]).is_terminal:
-            time.sleep(next(pauses))
-            run = self.get_run(run["id"])
-        return _outputs(run)
+        return _outputs(run if _is_over(run) else self.wait(run["id"]))
+
+    def wait(self, run_id: str, timeout_s: float | None = None) -> Object:
+        """The run once it is over, or as it is after `timeout_s`. A server may be away for half a minute."""
+        waiting = Waiting(run_id, timeout_s)
+        while not waiting.ended:
+            time.sleep(waiting.pause_s)
+            try:
+                waiting.answered(self.send(waiting.call()))
+            except (GyozaUnreachable, ServerFailed) as error:
+                waiting.lose(error)
+        return waiting.run
+
+    def watch(self, run_id: str, after: int | None = None, *, lost: Lost | None = None) -> Iterator[Object]:
+        """The run's events (with a number above `after`) as they come, each once, until the run is over.
+
+        `state` in each is the run's state after it. A connection that breaks is made anew where it broke off; `lost` is
+        told of that. A server that stays away raises `GyozaUnreachable`.
+        """
+        return self._follow(EventFollowing(calls.stream_run(run_id, after), "id", after, lost))
+
+    def watch_all(
+        self,
+        *,
+        op_definition: str | None = None,
+        types: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        after: int | None = None,
+        lost: Lost | None = None,
+    ) -> Iterator[Object]:
+        """The events of all runs as they come, in one order, for as long as they are taken: see `watch`.
+
+        Where they are given: of runs of `op_definition`, of one of `types`, of runs with all `tags`. Each event has its
+        position `pos` and its `run_id`; `after` is a position to go on from, 0 for all that is kept.
+        """
+        stream = calls.stream_all(op_definition, types, tags, after)
+        return self._follow(EventFollowing(stream, "pos", after, lost))
 
     def upload_file(self, source: transfer.Source, *, name: str | None = None, media_type: str | None = None) -> Object:
         """Store a file, by its path or as an open binary stream: `{id, uri, name, size, sha256, media_type}`."""
@@ -128,14 +160,16 @@ class GyozaClient:
 
         A connection that breaks is made anew where it broke off. A server that stays away raises `GyozaUnreachable`.
         """
-        following = Following(run_id, attempt, offset)
+        return self._follow(LogFollowing(run_id, attempt, offset))
+
+    def _follow(self, following: Following[T]) -> Iterator[T]:
         while not following.ended:
             time.sleep(following.pause_s)
             try:
                 with self._streamed(following.call()) as response:
                     following.begin(response)
                     for data in response.iter_bytes():
-                        yield following.took(data)
+                        yield from following.took(data)
                 following.finish()
             except (GyozaUnreachable, ServerFailed) as error:
                 following.lose(error)
@@ -223,11 +257,35 @@ class AsyncGyozaClient:
     async def run(self, name: str, /, **inputs: Any) -> Object:
         """As `GyozaClient.run`."""
         run = await self.create_run_from_definition(name, inputs)
-        pauses = _pauses()
-        while not OpRunState(run["state"]).is_terminal:
-            await asyncio.sleep(next(pauses))
-            run = await self.get_run(run["id"])
-        return _outputs(run)
+        return _outputs(run if _is_over(run) else await self.wait(run["id"]))
+
+    async def wait(self, run_id: str, timeout_s: float | None = None) -> Object:
+        """As `GyozaClient.wait`."""
+        waiting = Waiting(run_id, timeout_s)
+        while not waiting.ended:
+            await asyncio.sleep(waiting.pause_s)
+            try:
+                waiting.answered(await self.send(waiting.call()))
+            except (GyozaUnreachable, ServerFailed) as error:
+                waiting.lose(error)
+        return waiting.run
+
+    def watch(self, run_id: str, after: int | None = None, *, lost: Lost | None = None) -> AsyncGenerator[Object]:
+        """As `GyozaClient.watch`."""
+        return self._follow(EventFollowing(calls.stream_run(run_id, after), "id", after, lost))
+
+    def watch_all(
+        self,
+        *,
+        op_definition: str | None = None,
+        types: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        after: int | None = None,
+        lost: Lost | None = None,
+    ) -> AsyncGenerator[Object]:
+        """As `GyozaClient.watch_all`."""
+        stream = calls.stream_all(op_definition, types, tags, after)
+        return self._follow(EventFollowing(stream, "pos", after, lost))
 
     async def upload_file(
         self, source: transfer.Source, *, name: str | None = None, media_type: str | None = None
@@ -250,16 +308,19 @@ class AsyncGyozaClient:
                     await asyncio.to_thread(take, data)
         return target
 
-    async def follow_logs(self, run_id: str, attempt: int | None = None, offset: int = 0) -> AsyncGenerator[bytes]:
+    def follow_logs(self, run_id: str, attempt: int | None = None, offset: int = 0) -> AsyncGenerator[bytes]:
         """As `GyozaClient.follow_logs`."""
-        following = Following(run_id, attempt, offset)
+        return self._follow(LogFollowing(run_id, attempt, offset))
+
+    async def _follow(self, following: Following[T]) -> AsyncGenerator[T]:
         while not following.ended:
             await asyncio.sleep(following.pause_s)
             try:
                 async with self._streamed(following.call()) as response:
                     following.begin(response)
                     async for data in response.aiter_bytes():
-                        yield following.took(data)
+                        for each in following.took(data):
+                            yield each
                 following.finish()
             except (GyozaUnreachable, ServerFailed) as error:
                 following.lose(error)
@@ -315,12 +376,8 @@ def _heard(address: Address, timeout_s: float | None) -> Generator[None]:
         raise unreachable(error, address.url, timeout_s) from error
 
 
-def _pauses() -> Iterator[float]:
-    """Seconds between two looks at a run: short runs are seen to end at once, long ones are left alone."""
-    pause_s = 0.02
-    while True:
-        yield pause_s
-        pause_s = min(pause_s * 1.5, 0.5)
+def _is_over(run: Object) -> bool:
+    return OpRunState(run["state"]).is_terminal
 
 
 def _outputs(run: Object) -> Object:

@@ -69,9 +69,9 @@ async def change_one(database: Database, change: Change, now: datetime) -> Life:
 def wakes(before: Life, after: Life) -> set[str]:
     """Whom a change concerns: the queue when a run or room came into it, a worker when it has to start or stop.
 
-    And those who follow a log, when nothing comes into it any more.
+    And who publishes every event, and those who follow a log, when nothing comes into it any more.
     """
-    topics: set[str] = set()
+    topics = {bell.OUTBOX} if after.events else set[str]()
     if after.state is OpRunState.PENDING and after.current != before.current:
         topics.add(bell.QUEUE)
     for attempt in after.touched:

@@ -57,6 +57,14 @@ TRANSITIONS: Mapping[tuple[OpRunState, EventType], OpRunState] = {
     **{(state, note): state for state in S if state not in TERMINAL for note in (E.INFO, E.ERROR)},
 }
 
+NOTES = frozenset({E.INFO, E.ERROR})
+"""What changes no state."""
+
+LEADS_TO: Mapping[EventType, OpRunState] = {
+    event: state for (_, event), state in TRANSITIONS.items() if event not in NOTES
+}
+"""The state after each event that is no note: the same one, whatever the state was before."""
+
 SERVER_ALONE = frozenset({(S.PENDING, E.ASSIGNED), (S.PENDING, E.FAILED)})
 """What nobody but the server may write: it hands runs out, and it ends those that waited too long."""
 

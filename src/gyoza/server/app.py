@@ -16,14 +16,15 @@ from gyoza.server.context import Context, Routes
 from gyoza.server.edge import Edge, Methods
 from gyoza.server.filestore import FileStore, Folder
 from gyoza.server.keyring import Keyring
-from gyoza.server.loops import lead
-from gyoza.server.routes import bulk, definitions, files, health, keys, logs, runs, workers
+from gyoza.server.loops import follow_feed, lead
+from gyoza.server.routes import bulk, definitions, files, health, keys, logs, runs, streams, workers
 from gyoza.server.settings import Settings
+from gyoza.server.tail import Tail
 from gyoza.store.bell import Bell
 from gyoza.store.database import Database
 
 ROUTERS: tuple[Routes, ...] = tuple(
-    each.router for each in (health, definitions, bulk, runs, logs, workers, files, keys)
+    each.router for each in (health, definitions, bulk, runs, streams, logs, workers, files, keys)
 )
 _TITLE, _VERSION = "Gyoza", version("gyoza")
 
@@ -54,28 +55,34 @@ async def running(settings: Settings, database_url: str, stopping: asyncio.Event
     """Everything that a server process runs beside its handlers. `stopping`, once set, ends every open wait."""
     async with Database(database_url) as database, Bell(settings.direct_url or database_url) as bell:
         cluster_id = await cluster.identity(database)
-        folder = settings.data_dir / "files"
+        tail, folder = Tail(database), settings.data_dir / "files"
         context = Context(
             database=database,
             bell=bell,
+            tail=tail,
             files=FileStore(folder),
             shelf=Folder(folder),
             log_limit=settings.log_limit_mb * 2**20,
             pace=settings.pace,
             cluster_id=cluster_id,
         )
-        leading = asyncio.create_task(lead(database, bell, settings.pace, stopping))
-        closing = asyncio.create_task(_close_on(stopping, bell))
+        loops = (
+            lead(database, bell, settings.pace, stopping),
+            follow_feed(tail, bell, stopping),
+            _close_on(stopping, bell, tail),
+        )
+        tasks = [asyncio.create_task(loop) for loop in loops]
         try:
             yield context
         finally:
             stopping.set()
-            await asyncio.gather(leading, closing)
+            await asyncio.gather(*tasks)
 
 
-async def _close_on(stopping: asyncio.Event, bell: Bell) -> None:
+async def _close_on(stopping: asyncio.Event, *waited_on: Bell | Tail) -> None:
     await stopping.wait()
-    bell.close()
+    for each in waited_on:
+        each.close()
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:

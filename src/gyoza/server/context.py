@@ -29,6 +29,7 @@ from gyoza.policy.liveness import Pace
 from gyoza.server.faults import fault_of
 from gyoza.server.filestore import FileStore
 from gyoza.server.schemas import PATHS
+from gyoza.server.tail import Tail
 from gyoza.store.bell import Bell
 from gyoza.store.database import Database
 
@@ -47,6 +48,7 @@ class Context:
     log_limit: int
     pace: Pace
     cluster_id: str
+    tail: Tail
 
     def now(self) -> datetime:
         return self.database.clock.now()

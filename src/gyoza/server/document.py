@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from http import HTTPStatus
 from importlib.resources import files
 from typing import Any, get_args, get_origin
 
@@ -123,7 +124,7 @@ def _answers(call: Call, example: Mapping[str, Any]) -> Object:
     for status in call.statuses:
         answer: Object = {"description": "done"}
         shown = example.get("answer") if status == example.get("status") else None
-        if call.answer is not None:
+        if call.answer is not None and status != HTTPStatus.NO_CONTENT:
             answer["content"] = _content(call.answer, shown)
         headers = {name: _header(text, kind) for name, (kind, text) in call.headers.items()} | (
             _REPEATED if call.repeats else {}

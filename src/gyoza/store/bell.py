@@ -21,6 +21,11 @@ QUEUE = "queue"
 KEYS = "keys"
 """Rung when a key was revoked."""
 
+OUTBOX = "outbox"
+"""Rung when events were written, for the leader to publish."""
+FEED = "feed"
+"""Rung when events were published, for those who watch."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -30,7 +35,7 @@ def log_of(run_id: str) -> str:
 
 
 async def ring(connection: Connection, topics: Iterable[str]) -> None:
-    """Wake the waiters of `topics` (QUEUE, KEYS, a worker's id, `log_of` a run) when this transaction commits."""
+    """Wake the waiters of `topics` (a constant, a worker's id, `log_of` a run) when this transaction commits."""
     text = json.dumps(sorted(set(topics)))
     if text == "[]":
         return

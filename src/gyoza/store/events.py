@@ -11,15 +11,21 @@ from gyoza.store.database import Connection
 
 
 async def insert(connection: Connection, entries: Iterable[tuple[str, EventEntry]]) -> None:
+    """Each into the outbox too. A run is locked by who writes its events, so its ids there rise with their numbers."""
     rows = [_row(run_id, entry) for run_id, entry in entries]
     if not rows:
         return
     await connection.execute(
         """
-        INSERT INTO events (run_id, n, attempt, type, t, at, msg, payload)
-        SELECT run_id, n, attempt, type, t, at, msg, payload
-        FROM json_to_recordset(%s::json) AS new (
-            run_id uuid, n integer, attempt integer, type text, t timestamptz, at timestamptz, msg json, payload json)
+        WITH written AS (
+            INSERT INTO events (run_id, n, attempt, type, t, at, msg, payload)
+            SELECT run_id, n, attempt, type, t, at, msg, payload
+            FROM json_to_recordset(%s::json) AS new (
+                run_id uuid, n integer, attempt integer, type text, t timestamptz, at timestamptz, msg json,
+                payload json)
+            RETURNING run_id, n
+        )
+        INSERT INTO outbox (run_id, n) SELECT run_id, n FROM written ORDER BY run_id, n
         """,
         [msgspec.json.encode(rows).decode()],
     )

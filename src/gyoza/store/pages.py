@@ -40,6 +40,15 @@ async def place_of(connection: Connection, run_id: str) -> Place | None:
     return None if row is None else Place(*row)
 
 
+async def outline(connection: Connection, run_id: str) -> tuple[OpRunState, int]:
+    """Its state, and how many events it has; raises RunNotFound."""
+    cursor = await connection.execute("SELECT state, next_event FROM runs WHERE id = %s", [run_id])
+    row = await cursor.fetchone()
+    if row is None:
+        raise RunNotFound(run_id)
+    return OpRunState(row[0]), row[1]
+
+
 async def newest_first(
     connection: Connection, filters: Filters, limit: int, *, after: Place | None = None, before: Place | None = None
 ) -> list[OpRun]:

@@ -128,6 +128,7 @@ STATEMENTS = (
     """,
     "INSERT INTO feed (run_id, n) SELECT run_id, n FROM events ORDER BY t, run_id, n",
     "CREATE INDEX feed_of_run ON feed (run_id, n)",
+    "CREATE INDEX events_moving ON events (run_id, n) WHERE type NOT IN ('INFO', 'ERROR', 'PROGRESS')",
     # --- logs: the index; the bytes lie in the file store
     """
     CREATE TABLE logs (
