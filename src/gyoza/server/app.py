@@ -16,7 +16,7 @@ from gyoza.server.context import Context, Routes
 from gyoza.server.edge import Edge, Methods
 from gyoza.server.filestore import FileStore, Folder
 from gyoza.server.keyring import Keyring
-from gyoza.server.loops import follow_feed, lead
+from gyoza.server.loops import Keeping, follow_feed, lead
 from gyoza.server.routes import bulk, definitions, files, health, keys, logs, runs, streams, workers
 from gyoza.server.settings import Settings
 from gyoza.server.tail import Tail
@@ -67,7 +67,7 @@ async def running(settings: Settings, database_url: str, stopping: asyncio.Event
             cluster_id=cluster_id,
         )
         loops = (
-            lead(database, bell, settings.pace, stopping),
+            lead(database, bell, settings.pace, stopping, Keeping(settings.keep_for, context.shelf)),
             follow_feed(tail, bell, stopping),
             _close_on(stopping, bell, tail),
         )

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from time import monotonic
 from typing import TypeVar
@@ -19,9 +20,11 @@ import psycopg
 
 from gyoza.control import leadership
 from gyoza.control.leadership import Deposed
+from gyoza.control.logs import Shelf
 from gyoza.control.place import place
 from gyoza.control.publish import publish
 from gyoza.control.reap import reap
+from gyoza.control.tidy import tidy
 from gyoza.policy.liveness import Pace
 from gyoza.server.tail import Tail
 from gyoza.store.bell import FEED, OUTBOX, QUEUE, Bell
@@ -31,6 +34,12 @@ TICK_S = 1.0
 """How often the leader renews, and looks by itself for what there is to do."""
 GATHER_S = 0.02
 """How long the leader lets events gather before it publishes again, so that one transaction is for many."""
+TIDY_REST_S = 0.1
+"""The pause between batches of what is deleted: others come first."""
+TIDY_IDLE_S = 10.0
+"""How often the leader looks for what may be deleted."""
+NOTHING = "nothing"
+"""A topic that nobody rings."""
 LOOK_AGAIN_S = 5.0
 """The bell is a hint: without it, the tail looks this often."""
 
@@ -39,13 +48,22 @@ Counts = Mapping[str, int]
 Done = TypeVar("Done")
 
 
+@dataclass(frozen=True)
+class Keeping:
+    """How long runs are kept after their end (None: for ever), and where the bytes of their logs lie."""
+
+    keep_for: timedelta | None
+    shelf: Shelf
+
+
 @dataclass
 class Leading:
-    """One server's part in leading: an epoch, which all duties share."""
+    """One server's part in leading: an epoch, which all duties share. Without `keeping` nothing is deleted."""
 
     database: Database
     pace: Pace
     holder: str
+    keeping: Keeping | None = None
     epoch: int | None = None
     reaped: float = float("-inf")
     hearing_since: float = float("inf")
@@ -102,7 +120,7 @@ class Leading:
 class Duty:
     """What the leader does. `once` is a turn, of an epoch; it counts what it did.
 
-    The next turn follows `rest_s` after one that did something, else when `topic` rings, and TICK_S later at the
+    The next turn follows `rest_s` after one that did something, else when `topic` rings, and `idle_s` later at the
     latest. Turns of one duty never overlap; those of different duties do.
     """
 
@@ -110,6 +128,7 @@ class Duty:
     once: Callable[[Leading, int], Awaitable[Counts]]
     topic: str
     rest_s: float = 0.0
+    idle_s: float = TICK_S
 
 
 async def _schedule(leading: Leading, epoch: int) -> Counts:
@@ -125,15 +144,25 @@ async def _publish(leading: Leading, epoch: int) -> Counts:
     return {"published": await publish(leading.database, epoch)}
 
 
+async def _tidy(leading: Leading, epoch: int) -> Counts:
+    if leading.keeping is None:
+        return {}
+    now = leading.database.clock.now()
+    return await tidy(leading.database, epoch, leading.keeping.keep_for, leading.keeping.shelf, now)
+
+
 DUTIES = (
     Duty("scheduling", _schedule, QUEUE),
     Duty("publishing", _publish, OUTBOX, GATHER_S),
+    Duty("tidying", _tidy, NOTHING, TIDY_REST_S, TIDY_IDLE_S),
 )
 
 
-async def lead(database: Database, bell: Bell, pace: Pace, stopping: asyncio.Event) -> None:
+async def lead(
+    database: Database, bell: Bell, pace: Pace, stopping: asyncio.Event, keeping: Keeping | None = None
+) -> None:
     """Every duty in a loop of its own, so that none waits for another, until the server stops."""
-    leading = Leading(database, pace, f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}")
+    leading = Leading(database, pace, f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}", keeping)
     await asyncio.gather(_keep(leading, stopping), *(_serve(leading, duty, bell, stopping) for duty in DUTIES))
     try:
         await leading.resign()
@@ -166,7 +195,7 @@ async def _serve(leading: Leading, duty: Duty, bell: Bell, stopping: asyncio.Eve
             elif any(counts.values()):
                 await _rest(stopping, duty.rest_s)
             else:
-                await ear.wait(TICK_S)
+                await ear.wait(duty.idle_s)
 
 
 async def _rest(stopping: asyncio.Event, seconds: float) -> None:

@@ -5,6 +5,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 from platformdirs import user_data_path
@@ -52,6 +53,10 @@ class Settings:
         }
         said.update({name: value for name, value in options.items() if value is not None})
         return cls(**{name: value for name, value in said.items() if value not in (None, "")})  # type: ignore[arg-type]
+
+    @property
+    def keep_for(self) -> timedelta | None:
+        return timedelta(days=self.retention_days) if self.retention_days else None
 
     @property
     def url(self) -> str:
