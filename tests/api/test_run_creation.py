@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from .actors import pointers, submit
+from .actors import pointers, submit, told
 from .test_run_shape import POLICY
 
 
@@ -76,3 +76,10 @@ async def test_unknown_members_are_passed_over(api: httpx.AsyncClient):
 @pytest.mark.parametrize("priority", [-1000, 0, 1000])
 async def test_priorities_reach_from_minus_to_plus_a_thousand(api: httpx.AsyncClient, priority: int):
     assert (await submit(api, priority=priority))["priority"] == priority
+
+
+async def test_a_replay_may_have_a_time_of_its_own(api: httpx.AsyncClient):
+    run, later = await submit(api), "2100-01-01T00:00:00.000000+00:00"
+    again = told(await api.post(f"/runs/{run['id']}/replay", json={"run_at": later}), 201)
+    assert (again["run_at"], again["replay_of"], again["id"] != run["id"]) == (later, run["id"], True)
+    assert told(await api.post(f"/runs/{again['id']}/replay"), 201)["run_at"] is None

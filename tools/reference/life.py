@@ -50,7 +50,7 @@ def _who(state: OpRunState, event: EventType) -> str:
 
 def _events() -> str:
     rows = [
-        (code(kind), msg(kind)[1], "; ".join(f"{code(name)} {what}" for name, (_, what) in members.items()))
+        (code(kind), msg(kind).what, "; ".join(f"{code(name)} {check.what}" for name, check in members.items()))
         for kind, members in ((kind, PAYLOADS.get(kind, {})) for kind in EventType)
     ]
     return table(("type", "msg", "members of the payload that mean something"), rows)

@@ -1,33 +1,49 @@
 """What an event may say: its msg, and the members of its payload that mean something. Others are kept as they are."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from gyoza.models.errors import Fault
 from gyoza.models.lifecycle import EventType
 from gyoza.models.reasons import SERVER_ALONE, Reason
 
-Check = tuple[Callable[[Any], bool], str]
+
+@dataclass(frozen=True)
+class Check:
+    """The same said three times: as code, in words, and in JSON Schema's."""
+
+    fits: Callable[[Any], bool]
+    what: str
+    schema: Mapping[str, Any]
 
 
 def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_from_outside(value: Any) -> bool:
-    return value in [reason.value for reason in Reason if reason not in SERVER_ALONE]
+_INT32 = {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1}
+_FROM_OUTSIDE = [reason.value for reason in Reason if reason not in SERVER_ALONE]
 
-
-_TEXT: Check = (lambda value: isinstance(value, str), "is a text")
-_WHOLE: Check = (lambda value: _whole(value) and -(2**31) <= value < 2**31, "is a whole number")
-_BOOL: Check = (lambda value: isinstance(value, bool), "is true or false")
-_OBJECT: Check = (lambda value: isinstance(value, dict), "is a JSON object")
-_LABEL: Check = (
+_TEXT = Check(lambda value: isinstance(value, str), "is a text", {"type": "string"})
+_WHOLE = Check(lambda value: _whole(value) and -(2**31) <= value < 2**31, "is a whole number", _INT32)
+_BOOL = Check(lambda value: isinstance(value, bool), "is true or false", {"type": "boolean"})
+_OBJECT = Check(lambda value: isinstance(value, dict), "is a JSON object", {"type": "object"})
+_LABEL = Check(
     lambda value: isinstance(value, str | int | float) and not isinstance(value, bool),
     "is a text or a number",
+    {"type": ["string", "number"]},
 )
-_REASON: Check = (_is_from_outside, "is one of the reasons that a worker or a client may give")
-_PERCENT: Check = (lambda value: _whole(value) and 0 <= value <= 100, "is a whole number from 0 to 100")
+_REASON = Check(
+    lambda value: value in _FROM_OUTSIDE,
+    "is one of the reasons that a worker or a client may give",
+    {"enum": _FROM_OUTSIDE},
+)
+_PERCENT = Check(
+    lambda value: _whole(value) and 0 <= value <= 100,
+    "is a whole number from 0 to 100",
+    {"type": "integer", "minimum": 0, "maximum": 100},
+)
 
 PAYLOADS: Mapping[EventType, Mapping[str, Check]] = {
     EventType.STARTED: {"worker_id": _TEXT, "gpu_id": _LABEL},
@@ -50,10 +66,9 @@ def msg(kind: EventType) -> Check:
 
 
 def faults(kind: EventType, said: Any, payload: Mapping[str, Any] | None) -> Iterator[Fault]:
-    fits, what = msg(kind)
-    if not fits(said):
-        yield Fault("/msg", f"the msg of {kind} {what}", "invalid_msg")
-    for name, (fits, what) in PAYLOADS.get(kind, {}).items():
+    if not msg(kind).fits(said):
+        yield Fault("/msg", f"the msg of {kind} {msg(kind).what}", "invalid_msg")
+    for name, check in PAYLOADS.get(kind, {}).items():
         value = (payload or {}).get(name)
-        if value is not None and not fits(value):
-            yield Fault(f"/payload/{name}", f"'{name}' {what}", "invalid_payload")
+        if value is not None and not check.fits(value):
+            yield Fault(f"/payload/{name}", f"'{name}' {check.what}", "invalid_payload")

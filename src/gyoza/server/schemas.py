@@ -20,7 +20,8 @@ from pydantic_core import PydanticKnownError
 
 from gyoza.models.definition import TYPES
 from gyoza.models.keys import BOOTSTRAP, Scope
-from gyoza.models.lifecycle import EventType
+from gyoza.models.lifecycle import EventType, OpRunState
+from gyoza.models.payloads import PAYLOADS, msg
 from gyoza.models.resources import cpu_from_wire
 
 
@@ -74,6 +75,7 @@ Attempt = Annotated[int, Field(ge=1, le=INT32)]
 Event = Annotated[EventType, Field(strict=False)]
 Moment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_written), AfterValidator(_in_utc)]
 Json = dict[str, Any]
+_NO: Json = {"type": "null"}
 Reported = Annotated[Any, Field(description="as it was reported, be it misshapen")]
 
 
@@ -169,10 +171,20 @@ class Replay(OptionsBody):
     model_config = ConfigDict(extra="forbid")
 
 
+_OF_IMAGE: Json = {
+    "properties": {"image": {"type": "string"}, "op_definition": _NO, "version": _NO},
+    "required": ["image"],
+}
+_OF_DEFINITION: Json = {
+    "properties": {"op_definition": {"type": "string"}, "image": _NO, "constraints": _NO, "event_delivery": _NO},
+    "required": ["op_definition"],
+}
+
+
 class BatchItem(CreateRun):
     """A run of an image, or of a definition: one of the two."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"anyOf": [_OF_IMAGE, _OF_DEFINITION]})
     image: Text | None = None  # type: ignore[assignment]
     op_definition: str | None = None
     version: str | None = None
@@ -192,21 +204,53 @@ class Batch(Ours):
     runs: list[BatchItem] = Field(min_length=1, max_length=10_000)
 
 
+Settable = Annotated[str, Field(json_schema_extra={"enum": [state for state in OpRunState if state != "ASSIGNED"]})]
+
+
 class UpdateRun(Kept):
-    state: str | None = None
+    state: Settable | None = None
     outputs: Json | None = None
     priority: Priority | None = None
     pinned: bool | None = Field(None, description="kept, however old it is")
 
 
+def _event(kind: EventType) -> Json:
+    """What an event of this type may say, in JSON Schema's words; it is judged in `models.payloads`."""
+    members = {name: {"anyOf": [check.schema, {"type": "null"}]} for name, check in PAYLOADS.get(kind, {}).items()}
+    payload = {"anyOf": [{"type": "object", "properties": members}, {"type": "null"}]}
+    return {"properties": {"type": {"const": kind.value}, "msg": msg(kind).schema, "payload": payload}}
+
+
 class EventBody(Kept):
+    """What the msg and the payload may hold depends on the type: a table on the page of the events says it."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [_event(kind) for kind in EventType]})
     type: Event
     msg: Any = Field(description="a text; for PROGRESS a whole number from 0 to 100")
     payload: Json | None = None
     attempt: Attempt | None = None
 
 
+_VALUES: Json = {
+    "string": {"type": "string"},
+    "int": {"type": "integer"},
+    "float": {"type": "number"},
+    "bool": {"type": "boolean"},
+    "list": {"type": "array"},
+    "dict": {"type": "object"},
+    "any": {},
+    "file": {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9+.-]*://.+"},
+}
+_FITTING: list[Any] = [
+    {"properties": {"type": {"const": name}, "default": {"anyOf": [value, _NO]}}} for name, value in _VALUES.items()
+]
+
+
 class SpecBody(Kept):
+    """The default is of the type, or null."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": _FITTING})
+
     type: Literal["string", "int", "float", "bool", "list", "dict", "any", "file"]
     required: bool = True
     default: Any = None
@@ -230,13 +274,22 @@ class ExecutionBody(Ours):
 class BundleBody(Ours):
     uri: str = Field(pattern=r"^gyoza://files/[0-9a-f-]{36}$")
     digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
-    size: int = Field(ge=0)
+    size: int = Field(ge=0, le=2**53 - 1)
     entry: list[str] = Field(min_length=1)
     python: str | None = None
     base_image: str | None = None
 
 
+_RUNNABLE: list[Any] = [
+    {"properties": {name: {"type": kind}}, "required": [name]}
+    for name, kind in (("image", "string"), ("bundle", "object"))
+]
+
+
 class Deploy(Kept):
+    """An op needs an image, a bundle, or both."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": _RUNNABLE})
     id: Name
     version: VersionText | None = None
     image: Text | None = None
@@ -344,7 +397,17 @@ def _alone(scopes: list[Scope]) -> list[Scope]:
     return scopes
 
 
+_OF_WORKER: Json = {
+    "properties": {"scopes": {"items": {"const": "worker"}}, "worker": {"type": "string"}},
+    "required": ["scopes", "worker"],
+}
+_OF_OTHERS: Json = {"properties": {"scopes": {"items": {"enum": ["admin", "submit", "read"]}}, "worker": _NO}}
+
+
 class CreateKey(Ours):
+    """The scope `worker` goes with no other, and with the name of the worker that the key is for."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [_OF_WORKER, _OF_OTHERS]})
     name: Annotated[Name, AfterValidator(_given_out)] = Field(description="who has it; two keys may have one name")
     scopes: Annotated[list[Annotated[Scope, Field(strict=False)]], AfterValidator(_alone)] = Field(
         [Scope.SUBMIT], min_length=1

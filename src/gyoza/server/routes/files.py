@@ -1,5 +1,6 @@
 """Files: streamed in and out, never held in memory."""
 
+import re
 from typing import Annotated
 
 from fastapi import Query, Request, Response
@@ -7,7 +8,7 @@ from fastapi.responses import FileResponse
 
 from gyoza.control import files
 from gyoza.control.once import Reply
-from gyoza.models.errors import BadRequest, FileMissing, RangeNotSatisfiable
+from gyoza.models.errors import FileMissing, RangeNotSatisfiable
 from gyoza.server.answers import FileOut
 from gyoza.server.context import READ, SUBMIT, WORKER, Routes, Stream, caller, context
 from gyoza.server.repeats import answered, asked
@@ -19,9 +20,10 @@ _BYTES = Stream("*/*")
 _RANGE = {
     "name": "Range",
     "in": "header",
-    "description": "a part of the bytes, such as `bytes=0-99`",
-    "schema": {"type": "string", "pattern": r"^bytes=(\d+-\d*|-\d+)$"},
+    "description": "a part of the bytes, such as `bytes=0-99`; what is no range is passed over",
+    "schema": {"type": "string"},
 }
+_RANGES = re.compile(r"bytes=(\d{1,18}-\d{0,18}|-\d{1,18})(,(\d{1,18}-\d{0,18}|-\d{1,18}))*")
 _SENT = {
     "X-Gyoza-Sha256": ("string", "of the whole file, in hexadecimal"),
     "Accept-Ranges": ("string", "`bytes`"),
@@ -52,7 +54,7 @@ async def upload_file(request: Request, name: Annotated[str, Query(min_length=1,
     status=(200, 206),
     headers=_SENT,
     parameters=(_RANGE,),
-    refuses=(FileMissing, RangeNotSatisfiable, BadRequest),
+    refuses=(FileMissing, RangeNotSatisfiable),
 )
 async def download_file(request: Request, file_id: str) -> Response:
     """The bytes, whole or in ranges."""
@@ -61,6 +63,8 @@ async def download_file(request: Request, file_id: str) -> Response:
     path = server.files.path(file.sha256)
     if not path.is_file():
         raise FileMissing(file_id)
+    if not _understood(request.headers.get("range", "")):
+        request.scope["headers"] = [(name, value) for name, value in request.scope["headers"] if name != b"range"]
     digest = {"X-Gyoza-Sha256": file.sha256}
     return FileResponse(path, filename=file.name, media_type=file.media_type, headers=digest)
 
@@ -71,6 +75,14 @@ async def delete_file(request: Request, file_id: str) -> Response:
     server = context(request)
     await files.delete(server.database, file_id, server.files.discard)
     return Response(status_code=204)
+
+
+def _understood(wanted: str) -> bool:
+    """HTTP has a server pass over a Range in other units than bytes, and lets it pass over one that is backwards."""
+    if not _RANGES.fullmatch(wanted):
+        return False
+    ends = [each.split("-") for each in wanted.removeprefix("bytes=").split(",")]
+    return all(not (first and last) or int(first) <= int(last) for first, last in ends)
 
 
 def _shown(file: files.File, is_new: bool) -> Reply:
