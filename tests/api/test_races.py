@@ -2,13 +2,42 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import httpx
+import pytest
 
-from .actors import Worker, attempts, event, get, history, in_state, refused, say, submit, told
+from gyoza.policy.liveness import Pace
+from gyoza.server.app import running
+from gyoza.server.settings import Settings
+
+from .actors import Json, Worker, attempts, event, get, history, in_state, refused, say, submit, told
+from .conftest import client_of
 
 Hire = Callable[..., Worker]
+Doors = Callable[[int], httpx.AsyncClient]
+ENDINGS = ("COMPLETED", "FAILED", "CANCELLED")
+
+
+@pytest.fixture(params=["one server", "two servers"])
+async def doors(
+    alone: httpx.AsyncClient, database_url: str, tmp_path: Path, pace: Pace, request: pytest.FixtureRequest
+) -> AsyncIterator[Doors]:
+    """Clients by number: of `alone`, and of a second server on its database, in turn."""
+    if request.param == "one server":
+        yield lambda number: alone
+        return
+    settings = Settings(data_dir=tmp_path / "second", pace=pace)
+    async with running(settings, database_url, asyncio.Event()) as context, client_of(context) as second:
+        yield lambda number: (alone, second)[number % 2]
+
+
+async def in_order(asked: Sequence[Awaitable[Any]], *, reverse: bool) -> list[Any]:
+    """All at once, the first or the last one asked first; the answers in the order of `asked`."""
+    answers = await asyncio.gather(*(asked[::-1] if reverse else asked))
+    return answers[::-1] if reverse else answers
 
 
 async def test_of_16_writers_on_one_run_none_is_lost(api: httpx.AsyncClient):
@@ -56,17 +85,18 @@ async def test_of_16_retries_one_opens_an_attempt(api: httpx.AsyncClient):
     assert len(await attempts(api, run)) == 2
 
 
-async def test_a_cancel_against_a_completion_leaves_one_truth(alone: httpx.AsyncClient, worker: Hire):
-    one = await worker().registered()
-    for _ in range(10):
-        run = await submit(alone)
+async def test_a_cancel_against_a_completion_leaves_one_truth(doors: Doors, worker: Hire):
+    """Whoever is asked first is not always the one who comes first: both happen."""
+    one, states = await worker().registered(), Counter[str]()
+    while len(states) < 2 or states.total() < 10:
+        assert states.total() < 200, states
+        run = await submit(doors(0))
         held = await one.assignment()
         await one.report(held, event("STARTED"))
-        cancelled, result = await asyncio.gather(
-            alone.post(f"/runs/{run['id']}/cancel"), one.report(held, event("COMPLETED", outputs={"y": 1}))
-        )
-        run = await get(alone, run)
-        endings = [row["type"] for row in run["events"] if row["type"] in ("COMPLETED", "CANCELLED")]
+        asked = [one.report(held, event("COMPLETED", outputs={"y": 1})), doors(1).post(f"/runs/{run['id']}/cancel")]
+        result, cancelled = await in_order(asked, reverse=bool(states.total() % 2))
+        run = await get(doors(0), run)
+        endings = [row["type"] for row in run["events"] if row["type"] in ENDINGS]
         assert endings == [run["state"]]
         if run["state"] == "COMPLETED":
             assert (result["ok"], run["outputs"]) == (True, {"y": 1})
@@ -74,6 +104,71 @@ async def test_a_cancel_against_a_completion_leaves_one_truth(alone: httpx.Async
         else:
             assert (cancelled.status_code, result["code"], run["outputs"]) == (200, "lease_lost", None)
         assert (await one.report(held, settled=True))["ok"] is True
+        states[run["state"]] += 1
+
+
+async def test_of_16_writers_one_is_a_worker_and_the_run_goes_on_and_none_is_lost(doors: Doors, worker: Hire):
+    one = await worker().registered()
+    run = await submit(doors(0))
+    held = await one.assignment()
+
+    async def write(writer: int) -> None:
+        for number in range(5):
+            told(await say(doors(writer), run, "INFO", f"{writer}.{number}"))
+
+    async def work() -> None:
+        await one.report(held, event("STARTED"))
+        for number in range(5):
+            assert (await one.report(held, event("INFO", f"15.{number}"), event("PROGRESS", number * 20)))["ok"]
+
+    await asyncio.gather(work(), *(write(writer) for writer in range(15)))
+    rows = await history(doors(1), run)
+    assert [row["id"] for row in rows] == list(range(2 + 80 + 5))
+    said = [row["msg"] for row in rows if row["type"] == "INFO"]
+    assert sorted(said) == sorted(f"{writer}.{number}" for writer in range(16) for number in range(5))
+    assert [row["msg"] for row in rows if row["type"] == "PROGRESS"] == [0, 20, 40, 60, 80]
+    assert [row["t"] for row in rows] == sorted(row["t"] for row in rows)
+
+
+async def test_of_16_endings_from_outside_and_by_its_worker_exactly_one_wins(doors: Doors, worker: Hire):
+    one, winners = await worker().registered(), set[str]()
+    for turn in range(12):
+        run = await submit(doors(turn))
+        held = await one.assignment()
+        await one.report(held, event("STARTED"))
+        answers = await in_order(sixteen_endings(doors, run, one, held), reverse=bool(turn % 2))
+        run = await get(doors(0), run)
+        (ending,) = [row for row in run["events"] if row["type"] in ENDINGS]
+        assert ending["type"] == run["state"]
+        assert_told_the_truth(ending, answers)
+        winners.add(ending["msg"].split()[0])
+        await one.report(held, settled=True)
+    assert len(winners) > 1
+
+
+def sixteen_endings(doors: Doors, run: Json, one: Worker, held: Json) -> list[Awaitable[httpx.Response]]:
+    """5 events, 5 cancels, 3 updates, and 3 reports of which one alone can be the worker's second."""
+    path, second = f"/runs/{run['id']}", one.report_of(held)
+    return [
+        *(say(doors(n), run, "CANCELLED", f"event {n}") for n in range(5)),
+        *(doors(n).post(f"{path}/cancel") for n in range(5)),
+        *(doors(n).patch(path, json={"state": state}) for n, state in enumerate(ENDINGS)),
+        *(
+            one.send({**second, "events": [event(type, f"report {type}")]})
+            for type in ("COMPLETED", "FAILED", "FAILED")
+        ),
+    ]
+
+
+def assert_told_the_truth(ending: Json, answers: list[httpx.Response]) -> None:
+    """Whoever was told that it ended the run did; an update is told so too where the run has that state already."""
+    events, cancels, updates, reports = answers[:5], answers[5:10], answers[10:13], answers[13:]
+    believed = [f"event {n}" for n, answer in enumerate(events) if answer.is_success]
+    believed += ["Cancelled by user" for answer in cancels if answer.is_success]
+    won_by = ending["msg"].split()[0]
+    assert believed == ([ending["msg"]] if won_by in ("event", "Cancelled") else [])
+    assert [answer.is_success for answer in updates] == [state == ending["type"] for state in ENDINGS]
+    assert {told(answer)["results"][0]["ok"] for answer in reports} == {won_by == "report"}
 
 
 async def test_several_workers_never_hold_the_same_attempt(alone: httpx.AsyncClient, worker: Hire):

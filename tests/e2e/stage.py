@@ -83,6 +83,12 @@ class Command:
     def send(self, number: int) -> None:
         self._process.send_signal(number)
 
+    def freeze(self) -> None:
+        self.send(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        self.send(signal.SIGCONT)
+
     def kill(self) -> None:
         """kill -9, of this process alone."""
         self._process.kill()
@@ -95,7 +101,7 @@ class Command:
     def end(self) -> bool:
         """Whatever state it is in, also stopped by SIGSTOP; whether it ended without force."""
         if self.code is None:
-            self.send(signal.SIGCONT)
+            self.wake()
             try:
                 self.stop(within_s=10)
             except AssertionError:

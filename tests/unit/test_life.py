@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from gyoza.models.definition import Timeouts
 from gyoza.models.errors import OpRunLockedException, TransitionRefused
 from gyoza.models.reasons import Reason
 from gyoza.policy.life import (
@@ -13,6 +14,7 @@ from gyoza.policy.life import (
     acknowledge,
     assign,
     cancel,
+    happen,
     outside,
     queue_at,
     reported,
@@ -125,6 +127,14 @@ def test_an_attempt_is_acknowledged_once():
     assert life.now_on.acknowledged_at == at(1)
     assert acknowledge(life, 1, at(2)) is life
     assert acknowledge(life, 7, at(2)) is life
+
+
+def test_an_acknowledgement_ends_the_time_for_itself_and_no_other():
+    life = acknowledge(assigned(), 1, at(1))
+    assert life.now_on.deadline is None
+    started_by_update = happen(replace(assigned(), timeouts=Timeouts(run_s=5)), event(E.STARTED), at(1))
+    life = acknowledge(started_by_update, 1, at(2))
+    assert life.now_on.deadline == started_by_update.now_on.deadline is not None
 
 
 def test_a_point_of_priority_is_worth_an_hour_of_waiting():

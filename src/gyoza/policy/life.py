@@ -227,6 +227,7 @@ def settle(life: Life, attempt: int, now: datetime) -> Life:
 
 
 def acknowledge(life: Life, attempt: int, now: datetime) -> Life:
+    """The worker has it: the time in which it had to say so counts no longer, but that in which to run does."""
     held = life.tries.get(attempt)
     if held is None or held.acknowledged_at is not None:
         return life
