@@ -33,10 +33,10 @@ async def test_of_several_tags_all_must_be_there(alone: httpx.AsyncClient):
 
 
 @pytest.mark.parametrize("tag", ["a b", "ä/ö", "100%", "a,b", "x=y&z", "😀" * 200, "'--"])
-async def test_a_tag_is_any_text(api: httpx.AsyncClient, tag: str):
-    run = await submit(api, tags=[tag])
+async def test_a_tag_is_any_text(alone: httpx.AsyncClient, tag: str):
+    run = await submit(alone, tags=[tag])
     assert run["tags"] == [tag]
-    assert await found(api, tag=tag) == [run["id"]]
+    assert await found(alone, tag=tag) == [run["id"]]
 
 
 async def test_tags_of_a_definition_are_found_as_well(api: httpx.AsyncClient):
@@ -64,7 +64,7 @@ async def test_every_reason_may_be_asked_for(api: httpx.AsyncClient, reason: Rea
     told(await api.get("/runs", params={"reason": reason.value}))
 
 
-@pytest.mark.parametrize("reason", ["bad_luck", "OP_ERROR", " op_error", "op_error\0"])
+@pytest.mark.parametrize("reason", ["bad_luck", "OP_ERROR", " op_error"])
 async def test_an_unknown_reason_is_refused(api: httpx.AsyncClient, reason: str):
     answer = await api.get("/runs", params={"reason": reason})
     assert refused(answer, 400, "invalid_query")["detail"] == f"Invalid reason '{reason}'"
@@ -125,7 +125,7 @@ async def test_an_empty_value_counts_as_absent(alone: httpx.AsyncClient):
         assert await found(alone, **{name: ""}) == [run["id"]]
 
 
-@pytest.mark.parametrize("name", ["tag", "worker_id", "submitted_by"])
+@pytest.mark.parametrize("name", ["tag", "reason", "worker_id", "submitted_by"])
 async def test_a_value_that_could_never_be_kept_is_refused(api: httpx.AsyncClient, name: str):
     refused(await api.get("/runs", params={name: "a\0b"}), 422, "malformed")
 
