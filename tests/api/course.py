@@ -35,6 +35,7 @@ class Course:
         self.later(0)
         self.ledger = Ledger({"w1": Worker(2, 2), "w2": Worker(3, 8), "w3": Worker(1, 8)})
         self._submitted: list[tuple[str, Json, str]] = []
+        self._feed: list[tuple[Any, ...]] = []
         self.actors = {
             name: actors.Worker(api, name, cpu=worker.cpu, slots=worker.slots, instance=f"{name}-0")
             for name, worker in self.ledger.workers.items()
@@ -168,6 +169,15 @@ class Course:
         self.ledger.place({run_id: worker for (run_id, _), worker in new.items()}, self.now)
         for name in sorted(to):
             self.claim(name, "all", 10)
+
+    def publish(self) -> None:
+        """Every event comes into the feed once, those of one run in their order, and what is there stays."""
+        self.do(self._cluster.publish())
+        feed = self.do(self._cluster.ask("SELECT run_id, n FROM feed ORDER BY pos"))
+        assert feed[: len(self._feed)] == self._feed
+        for run in self.ledger.runs.values():
+            assert [n for run_id, n in feed if run_id == run.id] == list(range(len(run.story)))
+        self._feed = feed
 
     def operate(self, name: str, word: str) -> None:
         asked = self.api.delete(f"/workers/{name}") if word == "remove" else self.api.post(f"/workers/{name}/{word}")
