@@ -26,6 +26,7 @@ from gyoza.models.lifecycle import TERMINAL
 from gyoza.server.app import create_app
 from gyoza.server.context import Context
 from gyoza.server.filestore import FileStore, Folder
+from gyoza.server.tail import Tail
 from gyoza.store.bell import Bell
 from gyoza.store.database import Database
 
@@ -170,7 +171,16 @@ class InTurn(httpx.AsyncBaseTransport):
 async def served(url: str, clock: Still, folder: Path) -> AsyncGenerator[Context]:
     """Without loops of its own: the leader's turns are steps of a history."""
     async with Database(url, clock=clock) as database, Bell(url) as bell:
-        yield Context(database, bell, FileStore(folder), Folder(folder), 2**20, PACE, await identity(database))
+        yield Context(
+            database=database,
+            bell=bell,
+            tail=Tail(database),
+            files=FileStore(folder),
+            shelf=Folder(folder),
+            log_limit=2**20,
+            pace=PACE,
+            cluster_id=await identity(database),
+        )
 
 
 @asynccontextmanager
