@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -111,7 +112,8 @@ class AnyDeployments(RuleBasedStateMachine):
 
     @invariant()
     def the_list_holds_the_newest_of_each_version_of_what_is_there(self):
-        listed = [(each.id, each.version, each.image, each.disabled) for each in self.do(deploy.every(self.database))]
+        shown = [msgspec.json.decode(msgspec.json.encode(each)) for each in self.do(deploy.every(self.database))]
+        listed = [(each["id"], each["version"], each["image"], each["disabled"]) for each in shown]
         assert len(listed) == len(set(listed))
         assert set(listed) == {
             (*content, named.disabled) for named in self.there().values() for content in named.newest().values()

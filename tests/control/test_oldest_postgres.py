@@ -96,4 +96,5 @@ async def test_a_definition_is_deleted_and_back(old_cluster: Cluster):
     assert await deploy.every(old_cluster.database) == []
     again, is_new = await old_cluster.deploy(ADD)
     assert (again.revision, is_new) == (1, False)
-    assert await deploy.every(old_cluster.database) == [again]
+    (shown,) = await deploy.every(old_cluster.database)
+    assert (shown["revision"], shown["digest"]) == (again.revision, again.digest)

@@ -13,7 +13,7 @@ from gyoza.models.definition import OpDefinition
 from gyoza.models.errors import DefinitionNotFound, Fault, Malformed
 from gyoza.store import definitions
 from gyoza.store.database import Connection, Database
-from gyoza.store.definitions import as_definition
+from gyoza.store.definitions import as_definition, as_shown
 from gyoza.store.idempotency import Reply
 
 Render = Callable[[OpDefinition, bool], Reply]
@@ -48,9 +48,11 @@ async def latest(database: Database, name: str, version: str | None) -> OpDefini
     return as_definition(found)
 
 
-async def every(database: Database) -> list[OpDefinition]:
+async def every(database: Database) -> list[dict[str, Any]]:
+    """The newest of each name and version, as they are shown."""
     async with database.connection() as connection:
-        return [as_definition(revision) for revision in await definitions.newest_of_each(connection)]
+        found = await definitions.newest_of_each(connection)
+    return [as_shown(revision) for revision in found]
 
 
 async def history(database: Database, name: str) -> list[OpDefinition]:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from gyoza.control.change import Change, change_all
 from gyoza.models.reasons import Reason
-from gyoza.policy.life import Life, expire, take_back
+from gyoza.policy.life import Life, expire, is_live, take_back
 from gyoza.policy.liveness import Liveness, Pace, liveness
 from gyoza.store import attempts, bell, leader, workers
 from gyoza.store.attempts import Held
@@ -52,8 +52,8 @@ async def _expire(database: Database, epoch: int, now: datetime) -> int:
     async def work(connection: Connection) -> int:
         await leader.check(connection, epoch)
         late = await attempts.overdue(connection, now, AT_ONCE)
-        await change_all(connection, [Change(run_id, _Expiring(n)) for run_id, n in late], now)
-        return len(late)
+        outcomes, _ = await change_all(connection, [Change(run_id, _Expiring(n)) for run_id, n in late], now)
+        return sum(isinstance(life, Life) and not is_live(life, n) for life, (_, n) in zip(outcomes, late, strict=True))
 
     return await database.transact(work)
 

@@ -6,7 +6,7 @@ A name that was deleted keeps its revisions, since the history of runs refers to
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import msgspec
 
@@ -32,6 +32,24 @@ def as_definition(revision: Revision) -> OpDefinition:
     return replace(content, revision=revision.revision, digest=revision.digest, disabled=revision.disabled)
 
 
+def as_shown(revision: Revision) -> dict[str, Any]:
+    """`as_definition(revision).to_dict()` without the detour over what it means: a list may hold thousands.
+
+    What was deployed before there was a member has its default.
+    """
+    content = msgspec.json.decode(revision.content, type=dict[str, msgspec.Raw])
+    policy = msgspec.json.decode(content.get("retry_policy", b"{}"), type=dict[str, msgspec.Raw])
+    return {
+        **_BLANK,
+        **content,
+        "retry_policy": {**_BLANK["retry_policy"], **policy},
+        "revision": revision.revision,
+        "digest": revision.digest,
+        "disabled": revision.disabled,
+    }
+
+
+_BLANK = OpDefinition("").content()
 _COLUMNS: LiteralString = "r.name, r.revision, r.version, r.digest, r.content, r.deployed_at, d.disabled_at IS NOT NULL"
 _SELECT: LiteralString = (
     "SELECT " + _COLUMNS + " FROM revisions r LEFT JOIN definitions d ON d.name = r.name WHERE d.deleted_at IS NULL "

@@ -35,8 +35,7 @@ async def deploy_definition(request: Request) -> Response:
 @router.call("GET", "/definitions", READ, answer=list[DefinitionOut])
 async def list_definitions(request: Request) -> Response:
     """The newest revision of each name and version."""
-    found = await deploy.every(context(request).database)
-    return Answer([definition.to_dict() for definition in found])
+    return Answer(await deploy.every(context(request).database))
 
 
 @router.call("GET", "/definitions/{name}", READ, answer=DefinitionOut, refuses=(DefinitionNotFound,))
