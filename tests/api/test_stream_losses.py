@@ -20,11 +20,14 @@ from gyoza.server.app import running
 from gyoza.server.context import Context
 from gyoza.server.settings import Settings
 from gyoza.server.sse import News
+from gyoza.store import feed as store
 from gyoza.store.database import Database
 
 from .actors import Json, say, submit, told, until
 from .conftest import client_of
 from .streams import ids, noted, path_of, rows, watching
+
+SAID = "(%s, 0, 1, 'INFO', now(), '\"said\"')"
 
 
 async def test_who_does_not_read_is_left_behind_and_misses_nothing(
@@ -92,6 +95,60 @@ async def test_what_is_handed_out_while_one_reads_what_was_is_not_missed(
         assert [row["msg"] for row in rows(await stream.take(2))] == ["before", "meanwhile"]
 
 
+async def test_whoever_begins_now_misses_nothing_of_what_the_tail_is_just_reading(
+    alone: httpx.AsyncClient, server: Context, monkeypatch: pytest.MonkeyPatch
+):
+    """The tail has chosen what it reads, by what was watched then, and not read it yet."""
+    watched, other = await submit(alone), await submit(alone)
+    chosen, go_on, entries = asyncio.Event(), asyncio.Event(), store.entries
+
+    async def slow(*args: Any) -> Any:
+        chosen.set()
+        await go_on.wait()
+        return await entries(*args)
+
+    async with watching(alone, path_of(watched)) as stream:
+        await stream.beats()
+        monkeypatch.setattr(store, "entries", slow)
+        async with server.database.connection() as connection, connection.transaction():
+            for run in (other, watched):
+                await connection.execute(
+                    "INSERT INTO events (run_id, n, attempt, type, t, msg) VALUES " + SAID, [run["id"]]
+                )
+                await connection.execute("INSERT INTO outbox (run_id, n) VALUES (%s, 0)", [run["id"]])
+                await connection.execute("UPDATE runs SET next_event = 1 WHERE id = %s", [run["id"]])
+            await connection.execute("SELECT pg_notify('gyoza', '[\"outbox\"]')")
+        await asyncio.wait_for(chosen.wait(), 10)
+        monkeypatch.setattr(store, "entries", entries)
+        async with watching(alone, "/events/stream") as all_runs:
+            seen = rows(await all_runs.take(2))
+            go_on.set()
+            assert [row["run_id"] for row in seen] == [other["id"], watched["id"]]
+            await noted(alone, watched, "and on")
+            assert await ids(all_runs, 1) == [1]
+        assert await ids(stream, 2) == [0, 1]
+
+
+async def test_what_comes_at_once_leaves_nobody_behind_who_has_nothing_to_take(
+    alone: httpx.AsyncClient, server: Context, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tail, "FULL", 1)
+    run = await submit(alone)
+    async with watching(alone, path_of(run)) as stream:
+        await stream.beats()
+        read, asked = feed.page_of_run, list[int]()
+
+        async def counted(database: Database, run_id: str, after: int) -> Any:
+            asked.append(after)
+            return await read(database, run_id, after)
+
+        monkeypatch.setattr(feed, "page_of_run", counted)
+        for n in range(3):
+            await noted(alone, run, "x" * 1000)
+            assert await ids(stream, 1) == [n]
+        assert asked == []
+
+
 async def beyond(of: tail.Tail, position: int) -> bool:
     return (of.position or 0) > position
 
@@ -102,11 +159,12 @@ async def test_what_is_missing_from_the_feed_is_read_from_the_run(alone: httpx.A
     async with watching(alone, path_of(run)) as stream:
         await stream.beats()
         async with database.connection() as connection, connection.transaction():
-            values = "(run_id, n, attempt, type, t, msg) VALUES (%s, 0, 1, 'INFO', now(), '\"unpublished\"')"
-            await connection.execute(f"INSERT INTO events {values}", [run["id"]])
+            await connection.execute(
+                "INSERT INTO events (run_id, n, attempt, type, t, msg) VALUES " + SAID, [run["id"]]
+            )
             await connection.execute("UPDATE runs SET next_event = 1 WHERE id = %s", [run["id"]])
         await noted(alone, run, "published")
-        assert [row["msg"] for row in rows(await stream.take(2))] == ["unpublished", "published"]
+        assert [row["msg"] for row in rows(await stream.take(2))] == ["said", "published"]
 
 
 async def test_a_stream_outlives_the_loss_of_every_connection_to_the_database(
