@@ -225,6 +225,13 @@ async def test_a_path_is_refused_by_its_place_on_thin_calls_too(api: httpx.Async
             assert answer.status_code == 405 or pointers(answer) == {f"/path/{named}"}
 
 
+async def test_a_compressed_body_is_refused_by_its_header(api: httpx.AsyncClient):
+    for path in ("/runs", "/definitions", "/files"):
+        answer = await api.post(path, content=b"\x1f\x8b", headers={"Content-Encoding": "gzip"})
+        assert pointers(answer) == {"/header/content-encoding"}
+    told(await api.post("/runs", json={"image": "a"}, headers={"Content-Encoding": "Identity"}), 201)
+
+
 async def test_a_percent_sign_alone_is_a_percent_sign(api: httpx.AsyncClient):
     assert refused(await api.get("/definitions/100%"), 404)["detail"] == "OpDefinition '100%' not found"
     assert told(await api.get("/runs?image=100%"))["data"] == []

@@ -46,8 +46,9 @@ class Edge:
         if faults := list(_undecodable(scope)):
             return await problem_of(Malformed(faults))(scope, receive, send)
         method, path = scope["method"], scope["path"]
-        if method not in self._methods.fixed.get(path, method):
-            return await not_allowed(method, path, self._methods.of(path))(scope, receive, send)
+        fixed = self._methods.fixed.get(path)
+        if fixed and method not in fixed:
+            return await not_allowed(method, path, fixed)(scope, receive, send)
         if method == "HEAD":
             return await _head(self._app, scope, receive, send)
         return await self._app(scope, receive, _in_our_words(scope, receive, send))
@@ -64,9 +65,12 @@ class Protocol(HttpToolsProtocol):
 
 
 def _undecodable(scope: Scope) -> Iterator[Fault]:
-    if not _is_text(scope.get("raw_path") or b""):
+    path, query = scope.get("raw_path") or b"", scope["query_string"]
+    if b"%" not in path and b"%" not in query and query.isascii():
+        return
+    if not _is_text(path):
         yield Fault("/path", "is not UTF-8 once its percent signs are decoded", "not_utf8")
-    for piece in scope["query_string"].split(b"&"):
+    for piece in query.split(b"&"):
         if not _is_text(piece):
             name = unquote_to_bytes(piece.partition(b"=")[0]).decode(errors="replace")
             yield Fault(pointer("query", name), "is not UTF-8 once its percent signs are decoded", "not_utf8")

@@ -43,6 +43,7 @@ def encode(value: Any) -> bytes:
 
 async def read_body(request: Request, limit: int = BODY_LIMIT) -> bytes:
     """The whole body; raises TooLarge after the rest of it was taken in, so that the connection survives."""
+    check_encoding(request)
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
@@ -54,6 +55,12 @@ async def read_body(request: Request, limit: int = BODY_LIMIT) -> bytes:
     if size > limit:
         raise TooLarge(f"The body is larger than {limit} bytes: send less, or files by POST /files")
     return b"".join(parts)
+
+
+def check_encoding(request: Request) -> None:
+    """A compressed body would be taken for what it is not."""
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Malformed([Fault("/header/content-encoding", "must be identity: send the body as it is", "wrong_value")])
 
 
 def members(raw: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:

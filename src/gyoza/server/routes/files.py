@@ -12,7 +12,7 @@ from gyoza.models.errors import FileMissing, RangeNotSatisfiable
 from gyoza.server.answers import FileOut
 from gyoza.server.context import READ, SUBMIT, WORKER, Routes, Stream, caller, context
 from gyoza.server.repeats import answered, asked
-from gyoza.server.wire import encode
+from gyoza.server.wire import check_encoding, encode
 
 router = Routes("files")
 
@@ -36,6 +36,7 @@ async def upload_file(request: Request, name: Annotated[str, Query(min_length=1,
 
     200 where the same bytes are kept under this name and type already. `Content-Type` is kept as the file's type.
     """
+    check_encoding(request)
     server = context(request)
     media_type = request.headers.get("content-type", "application/octet-stream")
     async with server.files.received(request.stream()) as arrived:
