@@ -292,6 +292,12 @@ async def test_runs_that_are_not_due_are_found_by_their_time_and_no_others_are_l
     assert used() == {"runs_delayed", "runs_pkey"}, plans
 
 
+async def test_what_is_beyond_its_deadline_is_found_by_it_the_oldest_first(explained: Any):
+    plans = await explained(lambda c: attempts.overdue(c, NOW, 1000))
+    assert used() == {"attempts_due"}, plans
+    assert "Sort" not in {node["Node Type"] for plan in Explaining.plans for node in nodes(plan)}, plans
+
+
 async def test_runs_that_may_go_are_found_by_their_own_time_and_by_their_end_and_never_sorted(explained: Any):
     plans = await explained(lambda c: retention.lock_due(c, NOW, NOW, 100, 10_000))
     assert {"runs_leaving", "runs_ended"} < used(), plans
