@@ -27,7 +27,7 @@ from benchmarks.fill import BASE, fill, run_id
 from gyoza.control import query
 from gyoza.control.claim import Claim, look
 from gyoza.models.lifecycle import OpRunState
-from gyoza.store import attempts, definitions, events, queue, retention, workers
+from gyoza.store import attempts, definitions, events, feed, queue, retention, workers
 from gyoza.store.database import Database
 from gyoza.store.embedded import embedded_database
 from gyoza.store.filters import Filters
@@ -113,11 +113,8 @@ async def newest_events(shelf: Shelf) -> object:
 
 async def the_feed(shelf: Shelf) -> object:
     async with shelf.database.connection() as connection:
-        cursor = await connection.execute(
-            "SELECT pos, run_id, n FROM feed WHERE pos > %s ORDER BY pos LIMIT 100",
-            [shelf.chance.randrange(shelf.runs * 10)],
-        )
-        return await cursor.fetchall()
+        found = await feed.positions(connection, shelf.chance.randrange(shelf.runs * 10), 100)
+        return await feed.entries(connection, found)
 
 
 async def a_definition(shelf: Shelf) -> object:
