@@ -3,6 +3,7 @@
 import json
 from typing import Any, get_args
 
+import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,8 @@ from pydantic_core.core_schema import ErrorType
 from gyoza.server import schemas
 from gyoza.server.catalogue import FAULTS
 from gyoza.server.faults import WORDS, fault_of
+
+from .actors import refused
 
 SHAPES = [
     shape
@@ -105,3 +108,17 @@ def test_a_sentence_names_what_is_wanted():
         "/constraints/ram_mb": ("wrong_type", "must be a whole number"),
     }
     assert json.dumps(told)
+
+
+async def test_however_many_faults_there_are_few_are_named(api: httpx.AsyncClient):
+    """Naming each of them would take the server's time from everybody else."""
+    many = {f"a{n}": 1 for n in range(100_000)}
+    for body in (many, {"timeouts": dict(list(many.items())[:500])}):
+        answer = await api.post("/runs/01890000-0000-7000-8000-000000000001/replay", json=body)
+        assert 1 <= len(refused(answer, 422, "malformed")["errors"]) <= 100
+
+
+async def test_a_member_that_is_there_twice_is_found_in_one_pass(api: httpx.AsyncClient):
+    text = ",".join(f'"a{n}":1' for n in range(400_000))
+    answer = await api.post("/runs", content=f'{{"image":"a","inputs":{{{text},"a7":1}}}}'.encode())
+    assert refused(answer, 422, "malformed")["errors"][0]["code"] == "duplicate_member"

@@ -4,6 +4,7 @@ The bytes lie on a shelf, in chunks; the index in the database says which chunks
 before the index names them, and leave it after the index has ceased to: what is read is whole, whatever breaks off.
 """
 
+import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from gyoza.store import logs
 from gyoza.store.bell import Bell, log_of, ring
 from gyoza.store.database import Connection, Database
 from gyoza.store.logs import Chunk, Log
+
+_log = logging.getLogger(__name__)
 
 LOOK_AGAIN_S = 15.0
 """The bell is a hint: without it, whoever follows a log looks this often."""
@@ -101,11 +104,23 @@ async def follow(database: Database, shelf: Shelf, bell: Bell, run_id: str, atte
     return Reading(log, start, _growing(database, shelf, bell, log, start))
 
 
-async def forget(connection: Connection, shelf: Shelf, run_ids: Sequence[str]) -> None:
-    """The logs of all attempts of these runs, which the transaction has locked: bytes first, so that none stay."""
-    for run_id in run_ids:
+async def forget(connection: Connection, shelf: Shelf, run_ids: Sequence[str]) -> Sequence[str]:
+    """The logs of all attempts of these runs, which the transaction has locked: bytes first, so that none stay.
+
+    Answers the runs whose bytes are gone. What cannot be deleted just now holds up no other.
+    """
+    gone = [run_id for run_id in run_ids if await _discarded(shelf, run_id)]
+    await logs.forget(connection, gone)
+    return gone
+
+
+async def _discarded(shelf: Shelf, run_id: str) -> bool:
+    try:
         await shelf.discard_all(_folder(run_id))
-    await logs.forget(connection, run_ids)
+    except OSError as error:
+        _log.warning("the logs of run %s cannot be deleted yet: %s", run_id, error)
+        return False
+    return True
 
 
 async def _writable(connection: Connection, sent: Sent) -> Log:

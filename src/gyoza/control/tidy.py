@@ -32,8 +32,8 @@ async def tidy(
         await leader.check_now(connection, epoch)
         ended_before = None if keep_for is None else now - keep_for
         due = await retention.lock_due(connection, ended_before, now, RUNS_AT_ONCE, EVENTS_AT_ONCE)
-        await logs.forget(connection, shelf, due)
-        await retention.delete(connection, due)
-        return {"runs": len(due), "answers": await idempotency.expire(connection, now, ANSWERS_AT_ONCE)}
+        gone = await logs.forget(connection, shelf, due)
+        await retention.delete(connection, gone)
+        return {"runs": len(gone), "answers": await idempotency.expire(connection, now, ANSWERS_AT_ONCE)}
 
     return await database.transact(work)

@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,7 +104,7 @@ def _read(place: Path, start: int) -> bytes:
 
 
 def _remove(folder: Path) -> None:
-    with suppress(FileNotFoundError):
+    if folder.exists():
         shutil.rmtree(folder)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from psycopg.errors import IdleInTransactionSessionTimeout
 from psycopg_pool import PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -99,6 +100,7 @@ def install(app: FastAPI) -> None:
         HTTPException: _http,
         psycopg.OperationalError: no_database,
         PoolTimeout: no_database,
+        IdleInTransactionSessionTimeout: no_database,
         psycopg.DataError: _unkeepable,
         ClientDisconnect: _gone,
         Exception: _crashed,

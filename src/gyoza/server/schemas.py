@@ -127,8 +127,8 @@ class RetryPolicyBody(Kept):
     backoff_factor: float = Field(2, ge=1, le=100)
     max_backoff_s: Pause | None = None
     jitter: float = Field(0, ge=0, le=1, description="how much of a pause is left to chance")
-    retry_on: list[Spending] | None = Field(None, description="null: as each reason says")
-    fail_on: list[Costing] = Field(default_factory=list[Costing])
+    retry_on: list[Spending] | None = Field(None, max_length=100, description="null: as each reason says")
+    fail_on: list[Costing] = Field(default_factory=list[Costing], max_length=100)
 
 
 class EventDeliveryBody(Kept):
@@ -264,7 +264,7 @@ class SpecBody(Kept):
 
 class ExecutionBody(Ours):
     env: dict[str, str] = Field(default_factory=dict)
-    secrets: list[str] = Field(default_factory=list)
+    secrets: list[str] = Field(default_factory=list, max_length=1000)
     network: bool = True
     cancel_grace_s: float = Field(10, ge=0, le=3600)
     on_server_lost: Literal["finish", "stop"] = "finish"
@@ -275,7 +275,7 @@ class BundleBody(Ours):
     uri: str = Field(pattern=r"^gyoza://files/[0-9a-f-]{36}$")
     digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
     size: int = Field(ge=0, le=2**53 - 1)
-    entry: list[str] = Field(min_length=1)
+    entry: list[str] = Field(min_length=1, max_length=1000)
     python: str | None = None
     base_image: str | None = None
 
@@ -325,7 +325,7 @@ class ResourcesBody(Ours):
     cpu: Cpu
     ram_mb: Amount
     slots: Amount
-    gpus: list[GpuBody] = Field(default_factory=list[GpuBody])
+    gpus: list[GpuBody] = Field(default_factory=list[GpuBody], max_length=1000)
 
 
 class AttemptName(Ours):
@@ -338,16 +338,16 @@ class Heartbeat(Ours):
     seq: int = Field(ge=1, description="rises with every heartbeat of this instance")
     host_id: Text
     resources: ResourcesBody
-    tags: list[str] = Field(default_factory=list)
-    engines: list[str] = Field(default_factory=list)
+    tags: list[str] = Field(default_factory=list, max_length=1000)
+    engines: list[str] = Field(default_factory=list, max_length=100)
     version: str | None = None
-    images: list[str] = Field(default_factory=list)
-    holding: list[AttemptName] = Field(default_factory=list[AttemptName])
+    images: list[str] = Field(default_factory=list, max_length=10_000)
+    holding: list[AttemptName] = Field(default_factory=list[AttemptName], max_length=10_000)
 
 
 class ClaimBody(Ours):
     instance: Text
-    known: list[AttemptName] = Field(default_factory=list[AttemptName])
+    known: list[AttemptName] = Field(default_factory=list[AttemptName], max_length=10_000)
     max: int = Field(1, ge=0, le=1000)
     wait_s: float = Field(0, ge=0, le=25)
 
@@ -360,7 +360,7 @@ class ReportedEvent(Ours):
 
 
 class SummaryBody(Ours):
-    gpu_ids: list[int] | None = None
+    gpu_ids: Annotated[list[int], Field(max_length=1000)] | None = None
     exit_code: int | None = None
     signal: int | None = None
     peak_ram_mb: int | None = None

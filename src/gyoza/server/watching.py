@@ -99,8 +99,9 @@ async def stream_of_cluster(tail: Tail, interest: Interest, after: int | None) -
     with tail.watching(interest) as watch:
         reader, said = OfCluster(interest, after), -1
         async for fresh in _follow(tail, watch, reader):
-            last = fresh[-1].entry.pos if fresh else reader.last or 0
-            silence = sse.HEARTBEAT if last == said else sse.HEARTBEAT + sse.position(last)
+            last = fresh[-1].entry.pos if fresh else reader.last
+            # Without a position yet, the database being away, there is none to tell: 0 would mean all that is kept.
+            silence = sse.HEARTBEAT if last in (None, said) else sse.HEARTBEAT + sse.position(last)
             yield b"".join(news.of_cluster for news in fresh) or silence
             said = last
 

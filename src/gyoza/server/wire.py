@@ -6,7 +6,7 @@ bodies are read twice: once into Python values, to be checked, and once into raw
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 from fastapi import Request, Response
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from gyoza.models.errors import Fault, Malformed, TooLarge
 from gyoza.models.lifecycle import EventType
-from gyoza.models.strictjson import pointer
+from gyoza.models.strictjson import MOST_FAULTS, pointer
 from gyoza.policy.life import Happening
 from gyoza.server.faults import fault_of
 
@@ -25,6 +25,8 @@ JSON_LIMIT = 4 * 2**20
 """Bytes of inputs and of outputs."""
 EVENT_LIMIT = 64 * 2**10
 """Bytes of an event's msg and of its payload."""
+MOST_MEMBERS = 1000
+"""Of a body that knows its members: naming each of a million that it does not know would take minutes."""
 _DISCARDED = 256 * 2**20
 
 
@@ -69,11 +71,14 @@ def members(raw: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
 
 
 def checked(shape: type[Shape], value: Any) -> Shape:
-    """`value` in the given shape; Malformed names every fault."""
+    """`value` in the given shape; Malformed names every fault, up to MOST_FAULTS."""
+    if isinstance(value, dict) and len(cast(Any, value)) > MOST_MEMBERS and shape.model_config.get("extra") == "forbid":
+        raise Malformed([Fault("", f"has more than {MOST_MEMBERS} members", "too_long")])
     try:
         return shape.model_validate(value)
     except ValidationError as error:
-        raise Malformed([fault_of(detail) for detail in error.errors()]) from error
+        found = error.errors(include_url=False, include_input=False)[:MOST_FAULTS]
+        raise Malformed([fault_of(detail) for detail in found]) from error
 
 
 def limited(raw: msgspec.Raw, name: str, limit: int) -> msgspec.Raw:

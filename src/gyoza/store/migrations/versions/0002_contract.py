@@ -1,6 +1,7 @@
 """What the whole contract needs: keys, idempotency, the feed, logs, deadlines, tags, retention, disabled definitions.
 
-Only adds, so that a server of the step before goes on working while this one runs.
+Only adds, so that a server of the step before goes on working beside newer ones. What it writes meanwhile is kept, but
+not published: streams do not show it, and such runs are not deleted by age. Let old servers go within the upgrade.
 """
 
 from alembic import op
