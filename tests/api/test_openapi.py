@@ -72,7 +72,16 @@ async def live_a_whole_life(api: httpx.AsyncClient, one: Worker) -> None:
         await api.get(f"/runs/{run['id']}{path}")
     kept = told(await api.post("/files", params={"name": "a.txt"}, content=b"hello"), 201)
     await api.post("/files", params={"name": "a.txt"}, content=b"hello")
-    paths = ["runs", "definitions", "definitions/op", "definitions/op/revisions", "workers", "health", "health/ready"]
+    paths = [
+        "runs",
+        "definitions",
+        "definitions/op",
+        "definitions/op/revisions",
+        "workers",
+        "health",
+        "health/ready",
+        "metrics",
+    ]
     for path in paths:
         await api.get(f"/{path}")
     await api.get(f"/files/{kept['id']}")

@@ -74,6 +74,7 @@ REPORT = {
 STORY: tuple[Step, ...] = (
     Step("get_health"),
     Step("get_readiness"),
+    Step("get_metrics"),
     Step("upload_file", query={"name": "photo.jpg"}, body="the bytes of the photo", keep={"file": "id"}),
     Step("deploy_definition", body=THUMBNAILS),
     Step("list_definitions"),

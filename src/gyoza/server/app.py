@@ -17,14 +17,14 @@ from gyoza.server.edge import Edge, Methods
 from gyoza.server.filestore import FileStore, Folder
 from gyoza.server.keyring import Keyring
 from gyoza.server.loops import Keeping, follow_feed, lead
-from gyoza.server.routes import bulk, definitions, files, health, keys, logs, runs, streams, workers
+from gyoza.server.routes import bulk, definitions, files, health, keys, logs, metrics, runs, streams, workers
 from gyoza.server.settings import Settings
 from gyoza.server.tail import Tail
 from gyoza.store.bell import Bell
 from gyoza.store.database import Database
 
 ROUTERS: tuple[Routes, ...] = tuple(
-    each.router for each in (health, definitions, bulk, runs, streams, logs, workers, files, keys)
+    each.router for each in (health, metrics, definitions, bulk, runs, streams, logs, workers, files, keys)
 )
 _TITLE, _VERSION = "Gyoza", version("gyoza")
 

@@ -1,0 +1,36 @@
+"""What a monitor wants to know of a cluster."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from gyoza.models.lifecycle import TERMINAL, OpRunState
+from gyoza.policy.liveness import Liveness, Pace, liveness
+from gyoza.store import census, feed, workers
+from gyoza.store.database import Database
+
+
+@dataclass(frozen=True)
+class Census:
+    """`runs` that are not over and `workers`, each by state; `published` is the newest position of the feed."""
+
+    runs: Mapping[str, int]
+    workers: Mapping[str, int]
+    unpublished: int
+    published: int
+
+
+async def take(database: Database, pace: Pace, now: datetime) -> Census:
+    async with database.snapshot() as connection:
+        found = await census.runs(connection)
+        states = Counter(
+            Liveness.LOST if worker.evicted_at else liveness(worker.seen_at, now, pace)
+            for worker in await workers.every(connection)
+        )
+        return Census(
+            runs={state: found.get(state, 0) for state in OpRunState if state not in TERMINAL},
+            workers={state: states[state] for state in Liveness},
+            unpublished=await census.unpublished(connection),
+            published=await feed.newest(connection),
+        )
