@@ -24,7 +24,7 @@ from gyoza.server.sse import News
 from gyoza.store.database import Database
 
 FULL = 2**19
-"""Bytes that may wait for one watcher before it is left behind."""
+"""Bytes that may wait for one watcher; it is left behind when more comes."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Watch:
         self._woken = asyncio.Event()
 
     def hand(self, fresh: Iterable[News], size: int) -> None:
-        if self.behind or self._size + size > FULL:
+        if self.behind or (self._fresh and self._size + size > FULL):
             return self.leave_behind()
         self._fresh.extend(fresh)
         self._size += size

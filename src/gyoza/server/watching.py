@@ -69,10 +69,8 @@ class OfCluster:
     last: int | None
 
     async def read(self, database: Database, position: int) -> tuple[Sequence[Entry], bool]:
-        if self.last is None:
-            self.last = position
-            return (), False
-        page = await feed.page(database, self.last, lambda position: True)
+        """From now on is from where the tail was: it may have passed over what nobody watched a moment ago."""
+        page = await feed.page(database, position if self.last is None else self.last, lambda each: True)
         self.last = page.upto
         return [entry for entry in page.entries if self.interest.fits(entry)], page.has_more
 
