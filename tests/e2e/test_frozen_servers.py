@@ -157,7 +157,7 @@ class Crowd:
 
     async def goes_on(self) -> None:
         """Until a good deal more was answered."""
-        written, races = len(self.written) + 100, len(self.races) + 10
+        written, races = len(self.written) + 50, len(self.races) + 5
 
         async def is_enough() -> bool:
             return len(self.written) >= written and len(self.races) >= races
