@@ -128,4 +128,7 @@ async def _configure(connection: Connection) -> None:
     await connection.execute("SET TIME ZONE 'UTC'")
     # What is asked for often is in memory: the default is for disks that turn, and reads whole tables too gladly.
     await connection.execute("SET random_page_cost = 1.1")
+    # The plan that the tests have seen, made once: with the values at hand, a plan is made anew each time and costs as
+    # much as the look itself.
+    await connection.execute("SET plan_cache_mode = force_generic_plan")
     await connection.execute("SELECT set_config('idle_in_transaction_session_timeout', %s, false)", [FROZEN_AFTER_MS])
