@@ -13,12 +13,6 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwar
     if isinstance(case.query, dict) and case.query.get("follow") in (True, "true"):
         case.query["follow"] = False
     if (
-        case.operation.path.endswith("/wait")
-        and isinstance(case.query, dict)
-        and is_wait(case.query.get("timeout_s", 25))
-    ):
-        case.query["timeout_s"] = 0.01
-    if (
         isinstance(case.body, dict)
         and isinstance(case.body.get("wait_s"), int | float)
         and 0 < case.body["wait_s"] <= 25
