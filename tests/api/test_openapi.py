@@ -205,6 +205,16 @@ def test_a_parameter_is_never_null_and_has_no_title(document: Json):
             assert "title" not in parameter["schema"]
 
 
+def test_an_empty_filter_is_promised_only_where_it_counts_as_absent(document: Json):
+    def empty(path: str, method: str) -> set[str]:
+        schemas = {each["name"]: each["schema"] for each in document["paths"][path][method]["parameters"]}
+        texts = {name: schema.get("items", schema) for name, schema in schemas.items()}
+        return {name for name, schema in texts.items() if "" in schema.get("enum", ()) or schema == {"type": "string"}}
+
+    assert {"state", "reason", "tag", "image"} <= empty("/runs", "get")
+    assert empty("/runs/cancel", "post") == empty("/runs/retry", "post") == set()
+
+
 def test_every_call_but_health_says_how_a_missing_key_is_refused(document: Json):
     for (_, path), operation in Document(document).operations.items():
         if path.startswith("/health"):

@@ -83,6 +83,7 @@ class Call:
     - `refuses`: what this call refuses with; `refusals` adds what every call of its kind may refuse with
     - `headers`: of the answer, each with its type and a sentence
     - `parameters`: in OpenAPI's words, those that are read by hand
+    - `no_empty`: an empty query parameter is refused here, and not passed over
     - `repeats`: it may be sent again under an Idempotency-Key, which `repeats.asked` reads
     """
 
@@ -97,6 +98,7 @@ class Call:
     headers: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     parameters: tuple[Mapping[str, Any], ...] = ()
     body_required: bool = True
+    no_empty: bool = False
     repeats: bool = False
 
     @property

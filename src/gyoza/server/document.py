@@ -102,21 +102,31 @@ def _parameters(call: Call, found: Iterable[Object], example: Mapping[str, Any])
         for name in call.path_names
     ]
     others = [each for each in (*found, *call.parameters, *([_REPEAT] if call.repeats else ())) if each["in"] != "path"]
-    told = [_parameter(each) for each in (*of_path, *others)]
+    told = [_parameter(each, call.no_empty) for each in (*of_path, *others)]
     for each in told:
         given = example.get(each["in"], {})
         each.update({"example": given[each["name"]]} if each["name"] in given else {})
     return told
 
 
-def _parameter(drawn: Mapping[str, Any]) -> Object:
+def _parameter(drawn: Mapping[str, Any], no_empty: bool) -> Object:
     """A parameter that is left out is no null; what describes its schema describes the parameter."""
     schema = {name: value for name, value in drawn["schema"].items() if name != "title"}
     kinds = [each for each in schema.pop("anyOf", ()) if each != {"type": "null"}]
     (own,) = kinds or [{}]
     schema = {**own, **schema}
     description = {"description": schema.pop("description")} if "description" in schema else {}
-    return {**drawn, **description, "schema": schema}
+    told = {**drawn, **description, "schema": schema}
+    return {**told, "schema": _filled(schema)} if no_empty else told
+
+
+def _filled(schema: Object) -> Object:
+    """Neither an empty text, nor one in a list."""
+    if "enum" in schema:
+        return {**schema, "enum": [value for value in schema["enum"] if value]}
+    if "items" in schema:
+        return {**schema, "items": _filled(schema["items"])}
+    return {**schema, "minLength": 1} if schema.get("type") == "string" else schema
 
 
 def _answers(call: Call, example: Mapping[str, Any]) -> Object:

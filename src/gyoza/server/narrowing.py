@@ -14,16 +14,10 @@ from gyoza.models.lifecycle import OpRunState
 from gyoza.models.reasons import Reason
 from gyoza.models.strictjson import pointer
 
-_EMPTY = "; empty counts as absent"
-
-
-def _text(description: str) -> Any:
-    return Query(description=description + _EMPTY)
-
 
 def _one_of(values: Iterable[str], description: str) -> Any:
     """Said in the document alone: what is none of these is refused in words that the contract keeps."""
-    return Query(description=description + _EMPTY, json_schema_extra={"enum": [*values, ""]})
+    return Query(description=description, json_schema_extra={"enum": [*values, ""]})
 
 
 _State = Annotated[str | None, _one_of(OpRunState, "in this state")]
@@ -35,12 +29,12 @@ _Seconds = Annotated[
 def _narrowed(
     state: _State = None,
     status: Annotated[_State, Query(description="another name for `state`")] = None,
-    op_definition: Annotated[str | None, _text("of this definition")] = None,
-    image: Annotated[str | None, _text("with this image")] = None,
+    op_definition: Annotated[str | None, Query(description="of this definition")] = None,
+    image: Annotated[str | None, Query(description="with this image")] = None,
     tag: Annotated[list[str] | None, Query(description="with this tag; may be repeated: with all of them")] = None,
     reason: Annotated[str | None, _one_of(Reason, "the current attempt ended for this reason")] = None,
-    worker_id: Annotated[str | None, _text("the current attempt is this worker's")] = None,
-    submitted_by: Annotated[str | None, _text("asked for with the key of this name")] = None,
+    worker_id: Annotated[str | None, Query(description="the current attempt is this worker's")] = None,
+    submitted_by: Annotated[str | None, Query(description="asked for with the key of this name")] = None,
     created_gte: Annotated[_Seconds, Query(alias="created[gte]")] = None,
     created_lte: Annotated[_Seconds, Query(alias="created[lte]")] = None,
     created_gt: Annotated[_Seconds, Query(alias="created[gt]")] = None,

@@ -147,7 +147,9 @@ class OptionsBody(Kept):
 
     priority: Priority = 5
     tags: Tags = Field(default_factory=list)
-    run_at: Annotated[Moment, AfterValidator(_in_reach)] | None = Field(None, description="not before this time")
+    run_at: Annotated[Moment, AfterValidator(_in_reach)] | None = Field(
+        None, description="not before this time, which is before the year 3000"
+    )
     timeouts: TimeoutsBody | None = None
     retry_policy: RetryPolicyBody | None = None
     delete_after_s: Span | None = Field(None, description="kept for so long after its end")

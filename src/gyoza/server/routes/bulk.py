@@ -32,7 +32,7 @@ async def create_runs(request: Request) -> Response:
     return answered(await submit.submit_all(server.database, wanted, by, submission.many, server.now(), once))
 
 
-@router.call("POST", "/runs/cancel", SUBMIT, answer=SweptOut, refuses=(InvalidQuery,))
+@router.call("POST", "/runs/cancel", SUBMIT, answer=SweptOut, refuses=(InvalidQuery,), no_empty=True)
 async def cancel_runs(request: Request, filters: Meant, dry_run: DryRun = False) -> Response:
     """Cancel all that the filters find.
 
@@ -42,7 +42,7 @@ async def cancel_runs(request: Request, filters: Meant, dry_run: DryRun = False)
     return Answer((await bulk.cancel_all(server.database, filters, server.now(), dry_run=dry_run)).to_dict())
 
 
-@router.call("POST", "/runs/retry", SUBMIT, answer=SweptOut, refuses=(InvalidQuery,))
+@router.call("POST", "/runs/retry", SUBMIT, answer=SweptOut, refuses=(InvalidQuery,), no_empty=True)
 async def retry_runs(request: Request, filters: Meant, dry_run: DryRun = False) -> Response:
     """Retry all that the filters find and that FAILED or were CANCELLED.
 

@@ -51,7 +51,10 @@ async def list_runs(
     starting_after: Annotated[RunId, Query(description="the next page: runs older than this one")] = None,
     ending_before: Annotated[RunId, Query(description="the previous page: runs newer than this one")] = None,
 ) -> Response:
-    """Newest first, in pages."""
+    """Newest first, in pages.
+
+    An empty filter counts as absent.
+    """
     page = await query.page(
         context(request).database, filters, limit, starting_after=starting_after, ending_before=ending_before
     )
