@@ -10,20 +10,27 @@ SAFE = 2**53
 @schemathesis.hook
 def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict[str, Any]) -> None:
     """No waiting: it would be right, and take all night. And what JSON Schema has no words for."""
-    if isinstance(case.query, dict) and case.query.get("follow") in (True, "true"):
+    query, body = case.query or {}, case.body
+    if query.get("follow") in (True, "true"):
         case.query["follow"] = False
-    if (
-        isinstance(case.body, dict)
-        and isinstance(case.body.get("wait_s"), int | float)
-        and 0 < case.body["wait_s"] <= 25
-    ):
-        case.body["wait_s"] = 0.01
-    if case.meta is not None and case.meta.generation.mode.is_positive and isinstance(case.body, dict | list):
-        case.body = sayable(case.body)
+    if case.operation.path.endswith("/wait") and is_wait(number(query.get("timeout_s", 25))):
+        case.query["timeout_s"] = 0.01
+    if isinstance(body, dict) and is_wait(body.get("wait_s")):
+        body["wait_s"] = 0.01
+    if case.meta is not None and case.meta.generation.mode.is_positive and isinstance(body, dict | list):
+        case.body = sayable(body)
 
 
 def is_wait(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 25
+
+
+def number(value: Any) -> Any:
+    """In a query it may be the text of one."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def sayable(value: Any, name: str = "") -> Any:
