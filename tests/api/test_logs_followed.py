@@ -16,6 +16,7 @@ from gyoza.control import logs
 from gyoza.server.app import create_app, running
 from gyoza.server.context import Context
 from gyoza.server.settings import Settings
+from gyoza.store import logs as store
 
 from .actors import Json, Worker, event, in_state, submit, told
 from .conftest import KEY, Listening, client_of
@@ -301,10 +302,11 @@ async def test_logs_are_forgotten_with_their_bytes(server: Context, tmp_path: Pa
         await one.log(kept, b"keep me", 0)
 
         async def work(connection: Any) -> None:
-            await logs.forget(connection, server.shelf, [held["run_id"]])
+            await store.forget(connection, [held["run_id"]], server.database.clock.now())
 
         for _ in range(2):
             await server.database.transact(work)
+            await logs.discard(server.database, server.shelf, server.database.clock.now())
         answer = await api.get(f"/runs/{held['run_id']}/logs")
         assert (answer.content, answer.headers["gyoza-log-size"]) == (b"", "0")
         assert (await api.get(f"/runs/{other['id']}/logs")).content == b"keep me"

@@ -15,7 +15,7 @@ from gyoza.store.schema import migrate
 NEWEST = "0002"
 TABLES = {
     *("cluster", "leader", "definitions", "revisions", "workers", "runs", "run_tags", "attempts", "events", "files"),
-    *("outbox", "feed", "logs", "log_chunks", "keys", "idempotency", "alembic_version"),
+    *("outbox", "feed", "logs", "log_chunks", "log_discards", "keys", "idempotency", "alembic_version"),
 }
 
 

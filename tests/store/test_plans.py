@@ -41,7 +41,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 A_RUN = "01890000-0000-7000-8000-000000010000"
 FULL = (
     *("runs", "run_tags", "attempts", "events", "feed", "idempotency", "definitions", "revisions"),
-    *("logs", "log_chunks", "keys"),
+    *("logs", "log_chunks", "log_discards", "keys"),
 )
 
 FILL = (
@@ -101,6 +101,7 @@ FILL = (
     SELECT id, n, 1, 'INFO', created_at, '"hello"' FROM runs, generate_series(0, 3) n
     """,
     "INSERT INTO logs (run_id, attempt, size) SELECT id, 1, 300 FROM runs",
+    "INSERT INTO log_discards (run_id, due) SELECT id, now() FROM runs",
     """
     INSERT INTO log_chunks (run_id, attempt, start, size, name)
     SELECT id, 1, 100 * n, 100, 'chunk' FROM runs, generate_series(0, 2) n
@@ -239,7 +240,9 @@ ASKED: dict[str, Callable[[Connection], Awaitable[Any]]] = {
     "the current log": lambda c: logs.look(c, A_RUN, None),
     "chunks of a log": lambda c: logs.chunks(c, A_RUN, 1, 150, 10),
     "a log that is added to": extended,
-    "logs that are forgotten": lambda c: logs.forget(c, [A_RUN]),
+    "logs that are forgotten": lambda c: logs.forget(c, [A_RUN], NOW),
+    "logs to discard": lambda c: logs.to_discard(c, NOW, 100),
+    "logs that are discarded": lambda c: logs.discarded(c, [A_RUN], [A_RUN], NOW),
     "a key, and a note of its use": lambda c: keys.find(c, b"h" * 32, NOW),
     "whether a worker's runs name a file": lambda c: files.is_named(c, A_RUN, "w1"),
     "the newest position": feed.newest,

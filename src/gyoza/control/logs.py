@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from secrets import token_hex
 from typing import Any, Protocol
 
@@ -24,7 +25,8 @@ _log = logging.getLogger(__name__)
 LOOK_AGAIN_S = 15.0
 """The bell is a hint: without it, whoever follows a log looks this often."""
 _AT_ONCE = 100
-"""How many chunks are looked up in one go."""
+"""How many chunks are looked up, or runs' logs discarded, in one go."""
+_DISCARDED_AGAIN = timedelta(minutes=10)
 
 
 class Shelf(Protocol):
@@ -104,14 +106,22 @@ async def follow(database: Database, shelf: Shelf, bell: Bell, run_id: str, atte
     return Reading(log, start, _growing(database, shelf, bell, log, start))
 
 
-async def forget(connection: Connection, shelf: Shelf, run_ids: Sequence[str]) -> Sequence[str]:
-    """The logs of all attempts of these runs, which the transaction has locked: bytes first, so that none stay.
+async def discard(database: Database, shelf: Shelf, now: datetime) -> int:
+    """The bytes of logs that the index has forgotten: of how many runs. What cannot go just now holds up no other.
 
-    Answers the runs whose bytes are gone. What cannot be deleted just now holds up no other.
+    Nothing is locked meanwhile. Broken off, or done by two at once, it is only done again.
     """
-    gone = [run_id for run_id in run_ids if await _discarded(shelf, run_id)]
-    await logs.forget(connection, gone)
-    return gone
+    async with database.connection() as connection:
+        due = await logs.to_discard(connection, now, _AT_ONCE)
+    gone = [run_id for run_id in due if await _discarded(shelf, run_id)]
+    left = [run_id for run_id in due if run_id not in gone]
+
+    async def work(connection: Connection) -> None:
+        await logs.discarded(connection, gone, left, now + _DISCARDED_AGAIN)
+
+    if due:
+        await database.transact(work)
+    return len(gone)
 
 
 async def _discarded(shelf: Shelf, run_id: str) -> bool:

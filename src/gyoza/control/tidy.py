@@ -6,9 +6,8 @@ on to meanwhile: another leader that begins to tidy, too, takes other runs.
 
 from datetime import datetime, timedelta
 
-from gyoza.control import logs
-from gyoza.control.logs import Shelf
-from gyoza.store import idempotency, leader, retention
+from gyoza.control.logs import Shelf, discard
+from gyoza.store import idempotency, leader, logs, retention
 from gyoza.store.database import Connection, Database
 
 RUNS_AT_ONCE = 100
@@ -25,15 +24,16 @@ async def tidy(
 ) -> dict[str, int]:
     """One batch; how much went. `keep_for` None: for ever.
 
-    The bytes of logs go before the rows: when this breaks off in between, the rows are still there to do it again by.
+    The bytes of logs go after the rows, by a list that is written with the rows' deletion: no run that stays, for
+    whatever reason, has lost its log, and no bytes are forgotten.
     """
 
     async def work(connection: Connection) -> dict[str, int]:
         await leader.check_now(connection, epoch)
         ended_before = None if keep_for is None else now - keep_for
         due = await retention.lock_due(connection, ended_before, now, RUNS_AT_ONCE, EVENTS_AT_ONCE)
-        gone = await logs.forget(connection, shelf, due)
-        await retention.delete(connection, gone)
-        return {"runs": len(gone), "answers": await idempotency.expire(connection, now, ANSWERS_AT_ONCE)}
+        await logs.forget(connection, due, now)
+        await retention.delete(connection, due)
+        return {"runs": len(due), "answers": await idempotency.expire(connection, now, ANSWERS_AT_ONCE)}
 
-    return await database.transact(work)
+    return {**await database.transact(work), "logs": await discard(database, shelf, now)}

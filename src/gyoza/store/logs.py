@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from gyoza.models.errors import AttemptNotFound, RunNotFound
 from gyoza.store.database import Connection
@@ -106,8 +107,25 @@ async def chunks(connection: Connection, run_id: str, attempt: int, start: int, 
     return [Chunk(*row) for row in await cursor.fetchall()]
 
 
-async def forget(connection: Connection, run_ids: Sequence[str]) -> None:
+async def forget(connection: Connection, run_ids: Sequence[str], now: datetime) -> None:
+    """The index forgets them at once; their bytes are due to be discarded."""
     await connection.execute("DELETE FROM logs WHERE run_id = ANY(%s::uuid[])", [run_ids])
+    await connection.execute(
+        "INSERT INTO log_discards (run_id, due) SELECT unnest(%s::uuid[]), %s ON CONFLICT DO NOTHING", [run_ids, now]
+    )
+
+
+async def to_discard(connection: Connection, now: datetime, limit: int) -> list[str]:
+    """The runs whose logs' bytes are due to go, the longest due first."""
+    query = "SELECT run_id::text FROM log_discards WHERE due <= %s ORDER BY due LIMIT %s"
+    cursor = await connection.execute(query, [now, limit])
+    return [run_id for (run_id,) in await cursor.fetchall()]
+
+
+async def discarded(connection: Connection, gone: Sequence[str], left: Sequence[str], again: datetime) -> None:
+    """The bytes of `gone` are gone; those of `left` could not be, and are due `again`."""
+    await connection.execute("DELETE FROM log_discards WHERE run_id = ANY(%s::uuid[])", [gone])
+    await connection.execute("UPDATE log_discards SET due = %s WHERE run_id = ANY(%s::uuid[])", [again, left])
 
 
 def _rows(chunks: Sequence[Chunk]) -> list[tuple[int, int, str]]:

@@ -152,6 +152,8 @@ STATEMENTS = (
         FOREIGN KEY (run_id, attempt) REFERENCES logs (run_id, attempt) ON DELETE CASCADE
     )
     """,
+    "CREATE TABLE log_discards (run_id uuid PRIMARY KEY, due timestamptz NOT NULL)",
+    "CREATE INDEX log_discards_due ON log_discards (due)",
 )
 
 
