@@ -26,6 +26,10 @@ def start(
     drain_s: Annotated[
         float | None, typer.Option(help="Seconds that runs may go on after SIGTERM", show_default="30", min=0)
     ] = None,
+    health_port: Annotated[
+        int | None,
+        typer.Option(help="Answer GET /health on this port of 127.0.0.1", show_default="none", min=1, max=65535),
+    ] = None,
     log_level: Annotated[str, typer.Option(help="error, warning, info or debug", envvar="GYOZA_LOG_LEVEL")] = "warning",
 ) -> None:
     """Start a worker. It dials out to the server; nothing dials in. Its key comes from GYOZA_API_KEY."""
@@ -43,6 +47,7 @@ def start(
         ram_mb=ram_mb,
         slots=slots,
         drain_s=drain_s,
+        health_port=health_port,
     )
     log_at(log_level)
     asyncio.run(work(settings, typer.echo))

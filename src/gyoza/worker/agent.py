@@ -19,6 +19,7 @@ from gyoza.worker import attempt
 from gyoza.worker.engines.cleanup import to_the_end
 from gyoza.worker.identity import Identity
 from gyoza.worker.patience import patiently
+from gyoza.worker.pulse import TRY_S, Pulse
 from gyoza.worker.reports import Reports, Telling
 from gyoza.worker.work import LEAVING_GRACE_S, Assignment, Place, Unreadable, Work
 
@@ -56,6 +57,7 @@ class Agent:
         self._leaving = asyncio.Event()
         self._gone_at = float("inf")
         self.registered = asyncio.Event()
+        self.pulse = Pulse()
 
     async def take_over(self, left: Iterable[Name]) -> None:
         """Be this worker from now on: an earlier process of it, should one live, is heard no more.
@@ -91,6 +93,11 @@ class Agent:
             task.work.stop("drained")
 
     @property
+    def holds(self) -> int:
+        """How many attempts."""
+        return len(self._tasks)
+
+    @property
     def is_idle(self) -> bool:
         return not self._tasks
 
@@ -115,13 +122,17 @@ class Agent:
         """A heartbeat at the pace that the server sets, and at once when there is a reason."""
         while True:
             self._beat_now.clear()
-            answer = await self._asked(lambda: self._client.register_worker(self._identity.name, self._says_now()))
+            answer = await self._asked(self._beat)
             self._heartbeat_s = answer["heartbeat_s"]
             self.registered.set()
             self._stop(answer["stop"])
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._heartbeat_s):
                     await self._beat_now.wait()
+
+    async def _beat(self) -> dict[str, Any]:
+        self.pulse.turn("the heartbeats", TRY_S)
+        return await self._client.register_worker(self._identity.name, self._says_now())
 
     def _says_now(self) -> dict[str, Any]:
         return self._said(self._tasks, is_open=not self._leaving.is_set())
@@ -151,6 +162,7 @@ class Agent:
                 await asyncio.sleep(_LOOK_S)
 
     async def _claim(self) -> dict[str, Any]:
+        self.pulse.turn("asking for work", TRY_S)
         body = {
             "instance": self._identity.instance,
             "known": self._named(name for name, task in self._tasks.items() if not task.work.is_unwanted),

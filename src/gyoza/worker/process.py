@@ -12,7 +12,9 @@ from gyoza.client.errors import Forbidden, GyozaUnreachable, NotFound, ResponseE
 from gyoza.client.http import AsyncGyozaClient
 from gyoza.models.errors import StartUpError
 from gyoza.models.paths import API_KEY_FILE
+from gyoza.worker import systemd
 from gyoza.worker.agent import Agent
+from gyoza.worker.alive import alive
 from gyoza.worker.engines import Engine, Owner
 from gyoza.worker.engines.cleanup import remove_folder
 from gyoza.worker.engines.docker import Docker
@@ -44,7 +46,11 @@ async def work(settings: WorkerSettings, say: Say) -> None:
             place = Place(identity.name, settings.folder, engine, client)
             agent = Agent(identity, probe(settings), settings.tags, place)
             await _succeed(agent, settings.folder / "attempts", engine)
-            await _work_until_told(agent, settings, say, f"Worker {identity.name} works for {client.address.url} {why}")
+            async with alive(
+                agent.pulse, settings.health_port, lambda: {"worker": identity.name, "holds": agent.holds}
+            ):
+                greeting = f"Worker {identity.name} works for {client.address.url} {why}"
+                await _work_until_told(agent, settings, say, greeting)
         except ResponseError as error:
             raise StartUpError(str(error)) from error
         finally:
@@ -132,6 +138,7 @@ async def _work_until_told(agent: Agent, settings: WorkerSettings, say: Say, gre
 async def _greet(agent: Agent, say: Say, greeting: str) -> None:
     await agent.registered.wait()
     say(greeting)
+    systemd.notify("READY=1", f"STATUS={greeting}")
 
 
 async def _leave_on_signals(agent: Agent, drain_s: float, say: Say) -> None:
@@ -140,6 +147,7 @@ async def _leave_on_signals(agent: Agent, drain_s: float, say: Say) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.release)
     await told.acquire()
+    systemd.notify("STOPPING=1", "STATUS=Leaving: what runs may end")
     if not agent.is_idle and drain_s > 0:
         say(f"Leaving: runs may go on for {drain_s:g} s; a second signal stops them at once")
     agent.leave()

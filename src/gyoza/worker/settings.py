@@ -27,6 +27,7 @@ class WorkerSettings:
     ram_mb: int | None = None
     slots: int | None = None
     drain_s: float = 30.0
+    health_port: int | None = None
     base_image: str | None = None
     allowed_images: Sequence[str] = ()
 
@@ -43,6 +44,7 @@ class WorkerSettings:
         ram_mb: int | None = None,
         slots: int | None = None,
         drain_s: float | None = None,
+        health_port: int | None = None,
     ) -> "WorkerSettings":
         """Options that are None count as not given; `tags` and the allow-list are separated by commas."""
         named = name or environ.get("GYOZA_WORKER_NAME") or _host_name()
@@ -63,6 +65,7 @@ class WorkerSettings:
             ram_mb=ram_mb,
             slots=slots,
             drain_s=30.0 if drain_s is None else drain_s,
+            health_port=_port(environ.get("GYOZA_WORKER_HEALTH_PORT")) if health_port is None else health_port,
             base_image=environ.get("GYOZA_BASE_IMAGE") or None,
             allowed_images=_listed(environ.get("GYOZA_ALLOWED_IMAGES")),
         )
@@ -79,6 +82,14 @@ def make_folder(folder: Path) -> None:
         ) from error
     if not os.access(folder, os.W_OK):
         raise StartUpError(f"The worker's folder {folder} is not writable: set GYOZA_DATA_DIR to one that is")
+
+
+def _port(text: str | None) -> int | None:
+    if not text:
+        return None
+    if not text.isdecimal() or not 0 < int(text) < 2**16:
+        raise StartUpError(f"GYOZA_WORKER_HEALTH_PORT is '{text}': set it to a port, 1 to 65535")
+    return int(text)
 
 
 def _listed(text: str | None) -> tuple[str, ...]:
