@@ -49,6 +49,7 @@ async def test_a_definition_shows_everything_with_its_defaults(alone: httpx.Asyn
         "network": True,
         "cancel_grace_s": 10,
         "on_server_lost": "finish",
+        "server_lost_s": None,
         "user": None,
     }
     assert told(await alone.get("/definitions/bare")) == shown
@@ -175,6 +176,10 @@ async def test_the_same_definition_deployed_at_once_is_one_revision(api: httpx.A
         ({"id": "x", "image": "a", "timeouts": {"colour": 1}}, "/timeouts/colour"),
         ({"id": "x", "image": "a", "execution": {"network": "no"}}, "/execution/network"),
         ({"id": "x", "image": "a", "execution": {"on_server_lost": "panic"}}, "/execution/on_server_lost"),
+        ({"id": "x", "image": "a", "execution": {"server_lost_s": 0}}, "/execution/server_lost_s"),
+        ({"id": "x", "image": "a", "execution": {"server_lost_s": 7 * 86400 + 1}}, "/execution/server_lost_s"),
+        ({"id": "x", "image": "a", "execution": {"secrets": ["../key"]}}, "/execution/secrets/0"),
+        ({"id": "x", "image": "a", "execution": {"user": "me:you:them"}}, "/execution/user"),
         ({"id": "x", "image": "a", "tags": "gpu"}, "/tags"),
         ({"id": "x", "bundle": {**BUNDLE, "uri": "https://example.org/x"}}, "/bundle/uri"),
         ({"id": "x", "bundle": {**BUNDLE, "digest": "sha256:beef"}}, "/bundle/digest"),

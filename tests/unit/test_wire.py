@@ -35,7 +35,9 @@ SUMMARY = ExecutionSummary(1200, "w1", "boom", 0, [0, 1], 3, 9, 100, 200, 1.5, "
 DELIVERY = EventDelivery("topic", {"team": "a"})
 BUNDLE = Bundle("gyoza://files/1", "sha256:00", 10, ("python3", "op.py"), "3.11", "base:1")
 SPECS = InputSpecs(photo=InputSpec("file"), size=InputSpec("int", required=False, default=3))
-EXECUTION = Execution({"A": "1"}, ("TOKEN",), network=False, cancel_grace_s=3, on_server_lost="stop", user="1000")
+EXECUTION = Execution(
+    {"A": "1"}, ("TOKEN",), network=False, cancel_grace_s=3, on_server_lost="stop", server_lost_s=9, user="1000"
+)
 NEEDS = Constraints(1500, 512, 4000)
 ATTEMPT = OpAttempt(
     "a1",

@@ -11,6 +11,10 @@ from gyoza.models.resources import Constraints
 from gyoza.models.strictjson import pointer
 
 _URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://.+")
+SECRET_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$"
+"""A secret is a file on a worker: its name leads nowhere else."""
+USER_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}(:[A-Za-z0-9_][A-Za-z0-9._-]{0,99})?$"
+"""A user, and a group if need be, by name or number."""
 
 
 def _is_int(value: Any) -> bool:
@@ -181,13 +185,19 @@ class Timeouts:
 
 @dataclass(frozen=True)
 class Execution:
-    """How the program is run. `secrets` are names, never values; `on_server_lost` is finish or stop."""
+    """How the program is run. `secrets` are names, never values; `user` is a name or number, with `:group` if need be.
+
+    `server_lost_s`: how long server and worker wait for each other before the attempt counts as lost (None: the
+    cluster's lease). A worker cut off for so long stops it where `on_server_lost` is stop, and lets it finish where it
+    is finish.
+    """
 
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     secrets: Sequence[str] = ()
     network: bool = True
     cancel_grace_s: float = 10
     on_server_lost: str = "finish"
+    server_lost_s: float | None = None
     user: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -197,6 +207,7 @@ class Execution:
             "network": self.network,
             "cancel_grace_s": self.cancel_grace_s,
             "on_server_lost": self.on_server_lost,
+            "server_lost_s": self.server_lost_s,
             "user": self.user,
         }
 

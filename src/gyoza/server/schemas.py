@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 
-from gyoza.models.definition import TYPES
+from gyoza.models.definition import SECRET_NAME, TYPES, USER_NAME
 from gyoza.models.keys import BOOTSTRAP, Scope
 from gyoza.models.lifecycle import EventType, OpRunState
 from gyoza.models.payloads import PAYLOADS, msg
@@ -264,13 +264,18 @@ class SpecBody(Kept):
         return self
 
 
+SecretName = Annotated[str, Field(pattern=SECRET_NAME)]
+Patience = Annotated[float, Field(gt=0, le=7 * 86400)]
+
+
 class ExecutionBody(Ours):
     env: dict[str, str] = Field(default_factory=dict)
-    secrets: list[str] = Field(default_factory=list, max_length=1000)
+    secrets: list[SecretName] = Field(default_factory=list, max_length=1000, description="names, never values")
     network: bool = True
     cancel_grace_s: float = Field(10, ge=0, le=3600)
     on_server_lost: Literal["finish", "stop"] = "finish"
-    user: str | None = None
+    server_lost_s: Patience | None = Field(None, description="null: the cluster's lease")
+    user: str | None = Field(None, pattern=USER_NAME, description="user, or user:group, by name or number")
 
 
 class BundleBody(Ours):

@@ -82,6 +82,9 @@ class Held:
         return self.live and self.state is OpRunState.ASSIGNED
 
 
+_EXECUTION = Execution().to_dict()
+
+
 @dataclass(frozen=True)
 class Assigned:
     """All that a worker needs to run an attempt. JSON members are as they were received; `spec` is the definition's."""
@@ -109,7 +112,7 @@ class Assigned:
             "inputs": self.inputs,
             "constraints": self.constraints.to_dict(),
             "gpu_ids": list(self.gpu_ids),
-            "execution": self.spec.get("execution") or Execution().to_dict(),
+            "execution": {**_EXECUTION, **msgspec.json.decode(self.spec.get("execution", b"{}"))},
             "timeouts": self.timeouts or Timeouts().to_dict(),
             "input_specs": self.spec.get("input_specs", {}),
             "output_specs": self.spec.get("output_specs", {}),

@@ -38,11 +38,14 @@ def as_shown(revision: Revision) -> dict[str, Any]:
     What was deployed before there was a member has its default.
     """
     content = msgspec.json.decode(revision.content, type=dict[str, msgspec.Raw])
-    policy = msgspec.json.decode(content.get("retry_policy", b"{}"), type=dict[str, msgspec.Raw])
+    grown = {
+        name: {**_BLANK[name], **msgspec.json.decode(content.get(name, b"{}"), type=dict[str, msgspec.Raw])}
+        for name in ("retry_policy", "execution")
+    }
     return {
         **_BLANK,
         **content,
-        "retry_policy": {**_BLANK["retry_policy"], **policy},
+        **grown,
         "revision": revision.revision,
         "digest": revision.digest,
         "disabled": revision.disabled,
