@@ -5,8 +5,9 @@ import io
 import itertools
 import json
 import tarfile
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from gyoza.worker.agent import Agent
 from gyoza.worker.engines import Owner
 from gyoza.worker.engines.process import Process
 from gyoza.worker.engines.tree import marked
+from gyoza.worker.gpus import Gpus, Share
 from gyoza.worker.identity import Identity
 from gyoza.worker.work import Place
 
@@ -85,8 +87,11 @@ class Cluster:
 
     def __init__(self, user: AsyncGyozaClient, identity: Identity, place: Place, owner: Owner):
         self.user, self.identity, self.place, self.owner = user, identity, place, owner
-        self.agent = Agent(identity, RESOURCES, (), place)
+        self.agent = Agent(identity, self._resources, (), place)
         self.running = asyncio.create_task(self.agent.run())
+
+    async def _resources(self, shares: Iterable[Share]) -> Resources:
+        return replace(RESOURCES, gpus=await self.place.gpus.offered(shares))
 
     async def submit(self, program: str = "", inputs: Mapping[str, Any] | None = None, **definition: Any) -> str:
         """Deploy the shell text as an op and ask for a run of it: its id."""
@@ -183,13 +188,14 @@ async def working(
     engine: type[Process] = Process,
     name: str = "one",
     host: str = "",
+    gpus: Gpus | None = None,
 ) -> AsyncGenerator[Cluster]:
     """A worker; afterwards it is gone, and nothing of it is left: no process, no folder, no task."""
     identity = Identity(name, host or f"host of {folder}", uuid4().hex)
     owner = Owner(uuid4().hex, identity.host_id, name)
     others = asyncio.all_tasks()
     async with client(url, KEY, transport=line) as connection:
-        place = Place(name, folder, engine(owner, folder), connection)
+        place = Place(name, folder, engine(owner, folder), connection, gpus or Gpus())
         cluster = Cluster(user, identity, place, owner)
         registered = asyncio.create_task(cluster.agent.registered.wait())
         await asyncio.wait({registered, cluster.running}, timeout=DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)

@@ -17,8 +17,9 @@ import pytest
 
 from gyoza.models.bundle import Bundle
 from gyoza.models.errors import AttemptError
-from gyoza.worker.engines import Job, Owner
+from gyoza.worker.engines import Job, Owner, Ready
 from gyoza.worker.engines.cleanup import remove_folder
+from gyoza.worker.engines.container import Host, container_config
 from gyoza.worker.engines.docker import Docker
 from gyoza.worker.engines.dockerd import connect, disconnect, owned, remove
 
@@ -82,10 +83,22 @@ async def test_limits_and_labels_are_really_set(
     }
 
 
-async def test_the_container_has_exactly_its_gpus(docker: Docker, job: MakeJob) -> None:
-    made = job(gpu_ids=[1, 3])
+async def test_the_container_has_exactly_its_gpus(docker: Docker, job: MakeJob, owner: Owner) -> None:
+    made = job(gpus=["GPU-a", "MIG-b"])
+    config = container_config(made, Ready("image"), owner, Host(cpus=8))
+    assert config["HostConfig"]["DeviceRequests"] == [{"DeviceIDs": ["GPU-a", "MIG-b"], "Capabilities": [["gpu"]]}]
+    assert {"CUDA_DEVICE_ORDER=PCI_BUS_ID", "NVIDIA_VISIBLE_DEVICES=GPU-a,MIG-b"} <= set(config["Env"])
     detail = await raises("start_failed", docker.started(made, await docker.ready(made)).__aenter__())
     assert "NVIDIA container toolkit" in detail
+
+
+async def test_a_container_without_gpus_can_ask_for_none(docker: Docker, job: MakeJob, owner: Owner) -> None:
+    program = "import os; print(os.environ['NVIDIA_VISIBLE_DEVICES'])"
+    made = job(env={"NVIDIA_VISIBLE_DEVICES": "all", "PROGRAM": program})
+    assert "DeviceRequests" not in container_config(made, Ready("image"), owner, Host(cpus=8))["HostConfig"]
+    async with docker.started(made, await docker.ready(made)) as running:
+        await running.wait()
+        assert await running.log_tail() == "void\n"
 
 
 async def test_use_is_measured_where_cgroups_are_out_of_sight(

@@ -421,3 +421,17 @@ async def test_what_a_killed_worker_left_is_swept_and_nothing_of_its_neighbour(
         for _, worker in workers.values():
             worker.kill()
             worker.wait()
+
+
+async def test_its_processes_are_known_by_the_numbers_of_the_host(engine: Engine, job: MakeJob) -> None:
+    child = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); "
+    one, other = job(child + SLEEP), job(SLEEP)
+    async with (
+        engine.started(one, await engine.ready(one)) as running,
+        engine.started(other, await engine.ready(other)) as beside,
+    ):
+        await until(lambda: len(running.pids()) > 1 and running.pids() == {each.pid for each in processes_of(one)})
+        await until(lambda: beside.pids() == {each.pid for each in processes_of(other)} != frozenset())
+        assert not running.pids() & beside.pids()
+        await running.stop(0)
+        assert running.pids() == frozenset()

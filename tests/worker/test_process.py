@@ -42,10 +42,10 @@ async def test_the_environment_is_minimal(process: Process, job: MakeJob, monkey
 
 
 async def test_its_gpus_are_named_to_it(process: Process, job: MakeJob) -> None:
-    made = job("import os; print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['CUDA_DEVICE_ORDER'])", gpu_ids=[1, 3])
+    made = job("import os; print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['CUDA_DEVICE_ORDER'])", gpus=["GPU-a"])
     async with process.started(made, await process.ready(made)) as running:
         await running.wait()
-        assert await running.log_tail() == "1,3 PCI_BUS_ID\n"
+        assert await running.log_tail() == "GPU-a PCI_BUS_ID\n"
 
 
 async def test_memory_that_processes_share_is_counted_once(process: Process, job: MakeJob) -> None:

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from gyoza.models.errors import StartUpError
+from gyoza.models.resources import Resources
+from gyoza.worker.gpus import Gpus
 from gyoza.worker.identity import Identity
-from gyoza.worker.probe import probe
+from gyoza.worker.probe import Machine
 from gyoza.worker.settings import WorkerSettings, make_folder
 
 
@@ -43,12 +45,14 @@ def test_what_makes_no_sense_is_refused_in_one_sentence(options: dict[str, objec
     assert said in caught.value.detail and "\n" not in caught.value.detail
 
 
-def test_what_is_not_said_is_measured(tmp_path: Path) -> None:
-    found = probe(WorkerSettings("x", tmp_path))
-    assert found.cpu_m % 1000 == 0 and found.cpu_m > 0 and found.ram_mb > 64 and found.slots == found.cpu_m // 500
-    assert probe(WorkerSettings("x", tmp_path, cpu=0.25, ram_mb=10, slots=3)).slots == 3
-    assert probe(WorkerSettings("x", tmp_path, cpu=0.25)).cpu_m == 250
-    assert probe(WorkerSettings("x", tmp_path, cpu=0.25)).slots == 1
+async def test_what_is_not_said_is_measured(tmp_path: Path) -> None:
+    async def probe(**told: float) -> Resources:
+        return await Machine(WorkerSettings("x", tmp_path, **told), Gpus()).resources()
+
+    found = await probe()
+    assert found.cpu_m > 0 and found.ram_mb > 64 and found.slots == max(1, found.cpu_m // 500)
+    assert await probe(cpu=0.25, ram_mb=10, slots=3) == Resources(250, 10, 3)
+    assert (await probe(cpu=0.25)).slots == 1
 
 
 def test_a_worker_remembers_its_host_and_not_its_process(tmp_path: Path) -> None:

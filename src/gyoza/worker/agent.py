@@ -17,6 +17,7 @@ from gyoza.client.http import AsyncGyozaClient
 from gyoza.models.resources import Resources
 from gyoza.worker import attempt
 from gyoza.worker.engines.cleanup import to_the_end
+from gyoza.worker.gpus import Share
 from gyoza.worker.identity import Identity
 from gyoza.worker.patience import patiently
 from gyoza.worker.pulse import TRY_S, Pulse
@@ -30,6 +31,8 @@ _LOOK_S = 0.05
 _LAST_WORDS_S = 2.0
 
 Name = tuple[str, int]
+Ask = Callable[[Iterable[Share]], Awaitable[Resources]]
+"""What this machine gives, beside what these attempts have of its GPUs; asked at every heartbeat."""
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +46,7 @@ class Task:
 class Agent:
     """`run` ends when `leave` was called and everything is settled, or with the error that ends this worker."""
 
-    def __init__(self, identity: Identity, resources: Resources, tags: Sequence[str], place: Place):
+    def __init__(self, identity: Identity, resources: Ask, tags: Sequence[str], place: Place):
         self._identity = identity
         self._resources = resources
         self._tags = tags
@@ -64,7 +67,7 @@ class Agent:
 
         The attempts that are `left` of it on this host count as held, and nothing new comes, until `run` begins.
         """
-        said = self._said(left, is_open=False)
+        said = await self._said(left, is_open=False)
         await patiently(lambda: self._client.register_worker(self._identity.name, said))
 
     async def run(self) -> None:
@@ -132,14 +135,13 @@ class Agent:
 
     async def _beat(self) -> dict[str, Any]:
         self.pulse.turn("the heartbeats", TRY_S)
-        return await self._client.register_worker(self._identity.name, self._says_now())
+        said = await self._said(self._tasks, is_open=not self._leaving.is_set())
+        return await self._client.register_worker(self._identity.name, said)
 
-    def _says_now(self) -> dict[str, Any]:
-        return self._said(self._tasks, is_open=not self._leaving.is_set())
-
-    def _said(self, holding: Iterable[Name], *, is_open: bool) -> dict[str, Any]:
+    async def _said(self, holding: Iterable[Name], *, is_open: bool) -> dict[str, Any]:
+        resources = await self._resources([task.work.share for task in self._tasks.values() if task.work.has_gpus])
+        resources = resources if is_open else replace(resources, slots=0)
         self._seq += 1
-        resources = self._resources if is_open else replace(self._resources, slots=0)
         return {
             "instance": self._identity.instance,
             "seq": self._seq,

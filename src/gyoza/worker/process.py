@@ -12,15 +12,16 @@ from gyoza.client.errors import Forbidden, GyozaUnreachable, NotFound, ResponseE
 from gyoza.client.http import AsyncGyozaClient
 from gyoza.models.errors import StartUpError
 from gyoza.models.paths import API_KEY_FILE
-from gyoza.worker import systemd
+from gyoza.worker import nvml, systemd
 from gyoza.worker.agent import Agent
 from gyoza.worker.alive import alive
 from gyoza.worker.engines import Engine, Owner
 from gyoza.worker.engines.cleanup import remove_folder
 from gyoza.worker.engines.docker import Docker
 from gyoza.worker.engines.process import Process
+from gyoza.worker.gpus import Gpus
 from gyoza.worker.identity import Identity
-from gyoza.worker.probe import probe
+from gyoza.worker.probe import Machine
 from gyoza.worker.settings import WorkerSettings, make_folder
 from gyoza.worker.work import Place
 
@@ -43,8 +44,8 @@ async def work(settings: WorkerSettings, say: Say) -> None:
         await _check_key(client, identity.name)
         engine, why = await choose_engine(settings, Owner(cluster, identity.host_id, identity.name))
         try:
-            place = Place(identity.name, settings.folder, engine, client)
-            agent = Agent(identity, probe(settings), settings.tags, place)
+            place = Place(identity.name, settings.folder, engine, client, Gpus(nvml.library()))
+            agent = Agent(identity, Machine(settings, place.gpus).resources, settings.tags, place)
             await _succeed(agent, settings.folder / "attempts", engine)
             async with alive(
                 agent.pulse, settings.health_port, lambda: {"worker": identity.name, "holds": agent.holds}

@@ -13,6 +13,7 @@ from gyoza.models.bundle import Bundle
 from gyoza.models.definition import Execution, InputSpecs, Timeouts
 from gyoza.models.resources import Constraints
 from gyoza.worker.engines import Engine, Exit, Job, Ready, Running
+from gyoza.worker.gpus import Gpus, Share
 from gyoza.worker.reports import Lease, Telling
 
 START_S = 60.0
@@ -81,12 +82,13 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Place:
-    """Where attempts are worked on: this worker's name, folder, engine, and its line to the server."""
+    """Where attempts are worked on: this worker's name, folder, engine, its line to the server, and its GPUs."""
 
     worker: str
     folder: Path
     engine: Engine
     client: AsyncGyozaClient
+    gpus: Gpus = field(default_factory=Gpus)
 
 
 @dataclass
@@ -104,6 +106,7 @@ class Work:
     running: Running | None = None
     end: Exit | None = None
     outcome: dict[str, Any] | None = None
+    peak_vram_mb: int | None = None
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     stop_reason: str | None = None
     """Why this worker stops it itself: `drained`. None when it is the server that wants it stopped."""
@@ -131,6 +134,16 @@ class Work:
         return wanted if self.stop_reason is None else min(wanted, LEAVING_GRACE_S)
 
     @property
+    def has_gpus(self) -> bool:
+        return bool(self.assignment.gpu_ids)
+
+    @property
+    def share(self) -> Share:
+        """What it has of the GPUs."""
+        pids = self.running.pids() if self.running else frozenset[int]()
+        return Share(self.assignment.gpu_ids, self.assignment.constraints.counted.vram_mb, pids)
+
+    @property
     def summary(self) -> dict[str, Any]:
         """What is measured of the program: nothing before it has ended."""
         if self.end is None:
@@ -140,4 +153,5 @@ class Work:
             "signal": self.end.signal,
             "cpu_s": self.end.cpu_s,
             "peak_ram_mb": self.end.peak_ram_mb,
+            "peak_vram_mb": self.peak_vram_mb,
         }

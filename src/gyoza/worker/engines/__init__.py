@@ -28,7 +28,8 @@ class Job:
 
     `io_dir` is the host's folder with `inputs.json`; its parent must be closed to others (0700), because an engine
     opens `io_dir` itself to whatever user the program runs as. `ram_mb` counts 2^20 bytes. `archive` is the bundle's
-    archive on this host, already checked against its digest; None where the op is an image alone.
+    archive on this host, already checked against its digest; None where the op is an image alone. `gpus` are the
+    UUIDs of exactly the GPUs (or parts of one, MIG) that the program may use.
     """
 
     run_id: str
@@ -39,7 +40,7 @@ class Job:
     image: str | None = None
     bundle: Bundle | None = None
     archive: Path | None = None
-    gpu_ids: Sequence[int] = ()
+    gpus: Sequence[str] = ()
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     network: bool = True
 
@@ -90,6 +91,10 @@ class Running(Protocol):
 
     async def stop(self, grace_s: float) -> None:
         """SIGTERM, `grace_s` of patience, SIGKILL; returns once the engine confirms that nothing of it runs."""
+        ...
+
+    def pids(self) -> frozenset[int]:
+        """The host's ids of its processes now; none where the engine's processes are out of this worker's sight."""
         ...
 
     async def log_tail(self, size: int = 2000) -> str:

@@ -83,16 +83,15 @@ def _env(job: Job) -> dict[str, str]:
 
 def _gpu_env(job: Job) -> dict[str, str]:
     # Where NVIDIA's runtime is the default one, an image could ask for all GPUs by this variable.
-    if not job.gpu_ids:
+    if not job.gpus:
         return {"NVIDIA_VISIBLE_DEVICES": "void"}
-    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "NVIDIA_VISIBLE_DEVICES": ",".join(map(str, job.gpu_ids))}
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "NVIDIA_VISIBLE_DEVICES": ",".join(job.gpus)}
 
 
 def _devices(job: Job) -> dict[str, Any]:
-    if not job.gpu_ids:
+    if not job.gpus:
         return {}
-    ids = [str(gpu) for gpu in job.gpu_ids]
-    return {"DeviceRequests": [{"DeviceIDs": ids, "Capabilities": [["gpu"]]}]}
+    return {"DeviceRequests": [{"DeviceIDs": list(job.gpus), "Capabilities": [["gpu"]]}]}
 
 
 def open_to_all(io_dir: Path) -> None:

@@ -33,7 +33,7 @@ from gyoza.worker.engines.container import (
 )
 from gyoza.worker.engines.dockerd import ANSWER_S, TROUBLE, handle, insist, is_away, why
 from gyoza.worker.engines.images import Images
-from gyoza.worker.engines.usage import Usage, read_cgroup, read_stats
+from gyoza.worker.engines.usage import Usage, read_cgroup, read_pids, read_stats
 
 log = logging.getLogger(__name__)
 
@@ -159,6 +159,7 @@ class Container:
         self._client, self._job, self._ready, self._owner, self._host = client, job, ready, owner, host
         self._handle = handle(client, job.name)
         self._usage = Usage()
+        self._host_pid, self._id = 0, ""
         self._may_exist = False
         self._ended: asyncio.Task[Exit] | None = None
 
@@ -225,9 +226,10 @@ class Container:
         pause = 0.02
         with suppress(DockerError, *TROUBLE):
             shown = await self._handle.show()
+            self._host_pid, self._id = shown["State"]["Pid"], shown["Id"]
             while True:
-                seen = read_cgroup(shown["State"]["Pid"], shown["Id"])
-                seen = seen or read_stats(await dockerd.stats(self._client, shown["Id"]))
+                seen = read_cgroup(self._host_pid, self._id)
+                seen = seen or read_stats(await dockerd.stats(self._client, self._id))
                 if seen is not None:
                     self._usage.saw(*seen)
                 await asyncio.sleep(pause)
@@ -252,6 +254,9 @@ class Container:
     async def wait(self) -> Exit:
         assert self._ended is not None
         return await asyncio.shield(self._ended)
+
+    def pids(self) -> frozenset[int]:
+        return read_pids(self._host_pid, self._id) if self._id else frozenset()
 
     async def stop(self, grace_s: float) -> None:
         assert self._ended is not None

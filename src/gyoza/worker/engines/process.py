@@ -84,7 +84,7 @@ class Process:
         if _bundle_of(job)[0].python is not None:
             env["PATH"] = f"{home / 'env' / 'bin'}{os.pathsep}{env['PATH']}"
             env |= {"PYTHONPATH": str(home / "lib"), "PYTHONUNBUFFERED": "1"}
-        gpus = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, job.gpu_ids))}
+        gpus = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(job.gpus)}
         ours = {"GYOZA_IO_DIR": str(job.io_dir), OWNER: self._owner.mark}
         return env | dict(job.env) | gpus | job.contract_env | ours
 
@@ -212,6 +212,9 @@ class Program:
     async def wait(self) -> Exit:
         assert self._ended is not None
         return await asyncio.shield(self._ended)
+
+    def pids(self) -> frozenset[int]:
+        return frozenset(process.pid for process in self._tree.look())
 
     async def stop(self, grace_s: float) -> None:
         assert self._ended is not None

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gyoza.worker.cgroups import paths_in
+
 MB = 1024 * 1024
 CGROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
@@ -32,20 +34,26 @@ def read_cgroup(pid: int, container_id: str) -> tuple[float, int] | None:
     Files that the kernel could drop at any time (the inactive page cache) are not counted as used.
     """
     try:
-        paths = _cgroup_paths(pid)
-        if not any(container_id in path for path in paths.values()):
-            return None  # another process of that number: the engine runs on another machine
+        paths = _cgroup_paths(pid, container_id)
         return _read_v1(paths) if "memory" in paths else _read_v2(paths[""])
     except (OSError, ValueError, KeyError):
         return None
 
 
-def _cgroup_paths(pid: int) -> dict[str, str]:
-    """Controller -> path; the unified hierarchy (v2) has the empty name."""
-    paths: dict[str, str] = {}
-    for line in (PROC / str(pid) / "cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        paths.update({name: path.lstrip("/") for name in controllers.split(",")})
+def read_pids(pid: int, container_id: str) -> frozenset[int]:
+    """The processes of a container on this host, from its cgroup and those inside it; none where out of sight."""
+    try:
+        paths = _cgroup_paths(pid, container_id)
+        folder = CGROUPS / "memory" / paths["memory"] if "memory" in paths else CGROUPS / paths[""]
+        return frozenset(int(line) for file in folder.rglob("cgroup.procs") for line in file.read_text().split())
+    except (OSError, ValueError, KeyError):
+        return frozenset()
+
+
+def _cgroup_paths(pid: int, container_id: str) -> dict[str, str]:
+    paths = paths_in((PROC / str(pid) / "cgroup").read_text())
+    if not any(container_id in path for path in paths.values()):
+        raise ValueError("another process of that number: the engine runs on another machine")
     return paths
 
 

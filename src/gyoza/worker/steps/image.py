@@ -28,7 +28,7 @@ async def image(work: Work) -> AsyncGenerator[None]:
         image=assigned.image,
         bundle=assigned.bundle,
         archive=await _archive(work, assigned.bundle) if assigned.bundle else None,
-        gpu_ids=assigned.gpu_ids,
+        gpus=await work.place.gpus.uuids(assigned.gpu_ids),
         env=assigned.execution.env,
         network=assigned.execution.network,
     )
