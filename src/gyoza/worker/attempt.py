@@ -20,10 +20,11 @@ from gyoza.worker.steps.inputs import inputs
 from gyoza.worker.steps.outputs import collect, said_error
 from gyoza.worker.steps.program import program
 from gyoza.worker.steps.taken_up import taken_up
+from gyoza.worker.steps.vram import vram
 from gyoza.worker.steps.workspace import workspace
 from gyoza.worker.work import NotOurs, Work
 
-STEPS = (taken_up, workspace, inputs, image, program, events)
+STEPS = (taken_up, workspace, inputs, image, program, vram, events)
 LONGEST_MESSAGE = 8000
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNFIT = ("malformed", "too_large")
