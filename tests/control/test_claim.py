@@ -7,9 +7,10 @@ import pytest
 from gyoza.control.claim import Claim, Claimed, check_instance, claim
 from gyoza.control.workforce import drain
 from gyoza.models.errors import NotRegistered, Superseded
+from gyoza.models.run import ExecutionSummary
 from gyoza.store.bell import Bell
 
-from .stage import STARTED, Cluster
+from .stage import STARTED, Cluster, failed
 
 PROMPTLY_S = 4
 """Far less than a claim would wait by itself."""
@@ -33,6 +34,30 @@ async def test_no_more_is_told_than_asked_for_and_the_rest_later(cluster: Cluste
     (rest,) = (await cluster.look(most=1, known=[(told.run_id, 1)])).assignments
     assert {told.run_id, rest.run_id} == {first.run_id, second.run_id}
     assert (await cluster.look(most=0)).assignments == []
+
+
+async def test_every_later_attempt_is_handed_what_the_first_was_run_from(cluster: Cluster):
+    held = await cluster.running(attempts=3)
+    assert held.to_dict()["image_digest"] is None
+    await cluster.tell(held, 2, failed(), summary=ExecutionSummary(image_digest="op@sha256:first"), settled=True)
+    await cluster.place()
+    second = await cluster.handed()
+    assert second.to_dict()["image_digest"] == "op@sha256:first"
+    await cluster.tell(second, 1, STARTED, failed(), summary=ExecutionSummary(image_digest="other"), settled=True)
+    await cluster.place()
+    assert (await cluster.handed()).to_dict()["image_digest"] == "op@sha256:first"
+
+
+async def test_an_attempt_that_came_to_no_image_pins_none(cluster: Cluster):
+    held = await cluster.assigned(attempts=2)
+    await cluster.tell(held, 1, failed(), settled=True)
+    await cluster.place()
+    second = await cluster.handed()
+    assert second.to_dict()["image_digest"] is None
+    await cluster.tell(second, 1, STARTED, failed(), summary=ExecutionSummary(image_digest="late"), settled=True)
+    await cluster.retry(held.run_id)
+    await cluster.place()
+    assert (await cluster.handed()).to_dict()["image_digest"] == "late"
 
 
 async def test_what_was_started_is_not_handed_out_again(cluster: Cluster):

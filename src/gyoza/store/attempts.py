@@ -87,7 +87,10 @@ _EXECUTION = Execution().to_dict()
 
 @dataclass(frozen=True)
 class Assigned:
-    """All that a worker needs to run an attempt. JSON members are as they were received; `spec` is the definition's."""
+    """All that a worker needs to run an attempt. JSON members are as they were received; `spec` is the definition's.
+
+    `image_digest` is what an earlier attempt of the run was run from, by the word of its worker: the one pin of a run.
+    """
 
     run_id: str
     attempt: int
@@ -98,6 +101,7 @@ class Assigned:
     constraints: Constraints
     gpu_ids: Sequence[int]
     timeouts: Any
+    image_digest: str | None
     spec: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,7 +111,7 @@ class Assigned:
             "lease_token": self.lease,
             "op_definition": self.op_definition,
             "image": self.image,
-            "image_digest": None,
+            "image_digest": self.image_digest,
             "bundle": self.spec.get("bundle"),
             "inputs": self.inputs,
             "constraints": self.constraints.to_dict(),
@@ -139,11 +143,16 @@ async def assigned(connection: Connection, wanted: Sequence[Held]) -> list[Assig
     cursor = await connection.execute(
         """
         SELECT a.run_id, a.attempt, a.lease_token, r.op_definition, r.image, r.inputs, a.cpu_m, a.ram_mb, a.vram_mb,
-            a.gpu_ids, r.timeouts, d.content
+            a.gpu_ids, r.timeouts, pin.image_digest, d.content
         FROM json_to_recordset(%s::json) AS w (run_id uuid, attempt integer)
         JOIN attempts a ON a.run_id = w.run_id AND a.attempt = w.attempt
         JOIN runs r ON r.id = a.run_id
         LEFT JOIN revisions d ON d.name = r.op_definition AND d.revision = r.revision
+        LEFT JOIN LATERAL (
+            SELECT p.summary ->> 'image_digest' AS image_digest FROM attempts p
+            WHERE p.run_id = a.run_id AND p.attempt < a.attempt AND p.summary ->> 'image_digest' IS NOT NULL
+            ORDER BY p.attempt LIMIT 1
+        ) AS pin ON true
         ORDER BY a.assigned_at, a.run_id
         """,
         [msgspec.json.encode([{"run_id": each.run_id, "attempt": each.attempt} for each in wanted]).decode()],
@@ -152,10 +161,11 @@ async def assigned(connection: Connection, wanted: Sequence[Held]) -> list[Assig
 
 
 def _assigned(row: Sequence[Any]) -> Assigned:
-    run_id, attempt, lease, op_definition, image, inputs, cpu_m, ram_mb, vram_mb, gpu_ids, timeouts, content = row
+    run_id, attempt, lease, op_definition, image, inputs, cpu_m, ram_mb, vram_mb, gpu_ids, timeouts = row[:11]
+    pinned, content = row[11:]
     spec = msgspec.json.decode(content, type=dict[str, msgspec.Raw]) if content is not None else {}
     constraints = Constraints(cpu_m, ram_mb, vram_mb)
-    return Assigned(run_id, attempt, lease, op_definition, image, inputs, constraints, gpu_ids, timeouts, spec)
+    return Assigned(run_id, attempt, lease, op_definition, image, inputs, constraints, gpu_ids, timeouts, pinned, spec)
 
 
 async def overdue(connection: Connection, now: datetime, limit: int) -> list[tuple[str, int]]:
