@@ -11,6 +11,7 @@ import os
 import tarfile
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from aiodocker.exceptions import DockerError
 
 from gyoza.models.bundle import Bundle
 from gyoza.worker.engines import Engine, Job, Owner
@@ -27,6 +29,7 @@ from gyoza.worker.engines.environments import PYTHON
 from gyoza.worker.engines.process import Process
 
 from .fixtures import cluster, line, pipeline, pipeline_database, quiet_loop, shared_cluster, user
+from .registry import Registry, a_registry
 
 __all__ = ["cluster", "line", "pipeline", "pipeline_database", "quiet_loop", "shared_cluster", "user"]
 
@@ -126,9 +129,10 @@ async def docker_ready(owner: Owner) -> AsyncIterator[None]:
         left = await owned(client, label)
         for name in left:
             await remove(client, name)
-        images = await client.images.list(filters={"label": [f"gyoza.cluster={owner.cluster}"]})
-        for image in images:
-            await client.images.delete(image["Id"], force=True)
+        for mark in (f"gyoza.cluster={owner.cluster}", f"gyoza.builder={owner.mark}"):
+            for image in await client.images.list(filters={"label": [mark]}):
+                with suppress(DockerError):  # gone with another
+                    await client.images.delete(image["Id"], force=True)
         assert left == []
     finally:
         await disconnect(client)
@@ -139,6 +143,19 @@ async def docker(docker_ready: None, owner: Owner) -> AsyncIterator[Docker]:
     engine = Docker(owner, base_image=BASE_IMAGE)
     yield engine
     await engine.close()
+
+
+@pytest.fixture(scope="session")
+async def registry(docker_ready: None, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Registry]:
+    async with a_registry(tmp_path_factory.mktemp("registry")) as registry:
+        yield registry
+
+
+@pytest.fixture(scope="session")
+async def private_registry(docker_ready: None, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Registry]:
+    """It wants `USER` and `PASSWORD`."""
+    async with a_registry(tmp_path_factory.mktemp("private"), private=True) as registry:
+        yield registry
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import pytest
 from gyoza.client.http import AsyncGyozaClient
 from gyoza.models.errors import AttemptError
 from gyoza.worker import attempt
-from gyoza.worker.engines import Job, Ready
+from gyoza.worker.engines import Job, Ready, Say, silent
 from gyoza.worker.engines.process import Process
 from gyoza.worker.work import Work
 
@@ -182,7 +182,7 @@ class Slow(Process):
 
     entered: asyncio.Event
 
-    async def ready(self, job: Job) -> Ready:
+    async def ready(self, job: Job, say: Say = silent) -> Ready:
         self.entered.set()
         await asyncio.Event().wait()
         raise AssertionError

@@ -73,8 +73,8 @@ async def test_limits_and_labels_are_really_set(
     assert (host["Memory"], host["MemorySwap"], host["NanoCpus"]) == (64 * 2**20, 64 * 2**20, 500_000_000)
     assert (host["PidsLimit"], host["SecurityOpt"], host["Init"]) == (4096, ["no-new-privileges"], True)
     assert host["LogConfig"]["Config"] == {"max-size": "16m", "max-file": "2"}
-    labels = {name: value for name, value in shown["Config"]["Labels"].items() if name != "gyoza.bundle"}
-    assert labels == {
+    inherited = ("gyoza.bundle", "gyoza.builder")
+    assert {name: value for name, value in shown["Config"]["Labels"].items() if name not in inherited} == {
         "gyoza.cluster": owner.cluster,
         "gyoza.host": "here",
         "gyoza.worker": "one",

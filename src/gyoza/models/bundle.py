@@ -9,6 +9,7 @@ A bundle is a gzipped tar whose bytes depend on its contents alone. Inside:
     wheels/*.whl         everything that requirements.lock names, so that a worker builds offline
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,9 +81,12 @@ class Bundle:
         )
 
 
-def dockerfile(base: str, python: bool, requirements: bool) -> str:
-    """The project's one Dockerfile text: dependencies before code, so that a change of code reuses their layer."""
-    lines = [f"FROM {base}"]
+def dockerfile(base: str, python: bool, requirements: bool, labels: Mapping[str, str]) -> str:
+    """The project's one Dockerfile text: dependencies before code, so that a change of code reuses their layer.
+
+    Labels come first, so that every layer has them; they must be the same for all bundles of a worker.
+    """
+    lines = [f"FROM {base}", *(f"LABEL {name}={json.dumps(value)}" for name, value in labels.items())]
     if python:
         lines.append(f"RUN python3 -m venv {'' if requirements else '--without-pip '}{IMAGE_HOME}/env")
     if requirements:

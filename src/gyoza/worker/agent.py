@@ -150,7 +150,7 @@ class Agent:
             "tags": list(self._tags),
             "engines": [self._place.engine.name],
             "version": version("gyoza"),
-            "images": [],
+            "images": list(self._place.engine.images()),
             "holding": self._named(holding),
         }
 

@@ -60,7 +60,13 @@ async def work(settings: WorkerSettings, say: Say) -> None:
 
 async def choose_engine(settings: WorkerSettings, owner: Owner) -> tuple[Engine, str]:
     """The engine, and in brackets which it is and why."""
-    docker = Docker(owner, base_image=settings.base_image, allowed_images=settings.allowed_images)
+    docker = Docker(
+        owner,
+        base_image=settings.base_image,
+        allowed_images=settings.allowed_images,
+        folder=settings.folder,
+        watermark=settings.image_disk,
+    )
     process = Process(owner, settings.folder)
     if settings.runtime == "process":
         await docker.close()

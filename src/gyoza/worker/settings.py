@@ -4,11 +4,12 @@ import os
 import re
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gyoza.client.local import data_dir
 from gyoza.models.errors import StartUpError
+from gyoza.worker.engines.trimming import Watermark
 
 RUNTIMES = ("auto", "docker", "process")
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")
@@ -30,6 +31,7 @@ class WorkerSettings:
     health_port: int | None = None
     base_image: str | None = None
     allowed_images: Sequence[str] = ()
+    image_disk: Watermark = field(default_factory=Watermark)
 
     @classmethod
     def from_environment(
@@ -68,6 +70,7 @@ class WorkerSettings:
             health_port=_port(environ.get("GYOZA_WORKER_HEALTH_PORT")) if health_port is None else health_port,
             base_image=environ.get("GYOZA_BASE_IMAGE") or None,
             allowed_images=_listed(environ.get("GYOZA_ALLOWED_IMAGES")),
+            image_disk=_watermark(environ.get("GYOZA_IMAGE_DISK_PERCENT")),
         )
 
 
@@ -94,6 +97,17 @@ def _port(text: str | None) -> int | None:
 
 def _listed(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
+def _watermark(text: str | None) -> Watermark:
+    """`85/75`: above the first percentage images are removed, down to the second."""
+    found = re.fullmatch(r"(\d{1,3})/(\d{1,3})", text or "85/75")
+    high, low = map(int, found.groups()) if found else (0, 1)
+    if not low <= high <= 100:
+        raise StartUpError(
+            f"'{text}' is no watermark: GYOZA_IMAGE_DISK_PERCENT is two percentages, 85/75 say, the first no smaller"
+        )
+    return Watermark(high, low)
 
 
 def _host_name() -> str:

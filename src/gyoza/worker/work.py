@@ -40,6 +40,7 @@ class Assignment:
 
     lease: Lease
     image: str | None
+    image_digest: str | None
     bundle: Bundle | None
     inputs: Mapping[str, msgspec.Raw]
     input_specs: InputSpecs
@@ -65,6 +66,7 @@ class Assignment:
         return cls(
             lease=lease,
             image=data["image"],
+            image_digest=data["image_digest"],
             bundle=Bundle.from_dict(data["bundle"]) if data["bundle"] else None,
             inputs=msgspec.json.decode(slices["inputs"], type=dict[str, msgspec.Raw]),
             input_specs=InputSpecs.from_dict(data["input_specs"]),
@@ -145,10 +147,11 @@ class Work:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What is measured of the program: nothing before it has ended."""
+        """From what it was run, which pins the run, and what is measured of the program once it has ended."""
+        ready = {} if self.ready is None else {"image_digest": self.ready.digest}
         if self.end is None:
-            return {}
-        return {
+            return ready
+        return ready | {
             "exit_code": self.end.exit_code,
             "signal": self.end.signal,
             "cpu_s": self.end.cpu_s,

@@ -1,12 +1,19 @@
 """The seam between a worker and what runs its attempts: Docker containers, or plain processes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from gyoza.models.bundle import Bundle
+
+Say = Callable[[str], object]
+"""Takes a sentence for the run's timeline."""
+
+
+def silent(_: str) -> None:
+    """A `Say` for whoever does not want to know."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,8 @@ class Job:
     opens `io_dir` itself to whatever user the program runs as. `ram_mb` counts 2^20 bytes. `archive` is the bundle's
     archive on this host, already checked against its digest; None where the op is an image alone. `gpus` are the
     UUIDs of exactly the GPUs (or parts of one, MIG) that the program may use.
+    `image_digest` is what an earlier attempt of the run was run from (`Ready.digest`): then it must be that and nothing
+    newer.
     """
 
     run_id: str
@@ -38,6 +47,7 @@ class Job:
     cpu_m: int
     ram_mb: int
     image: str | None = None
+    image_digest: str | None = None
     bundle: Bundle | None = None
     archive: Path | None = None
     gpus: Sequence[str] = ()
@@ -57,7 +67,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Ready:
-    """What was made ready to start: an image's id, or an unpacked environment's folder."""
+    """What was made ready to start: an image's id, or an unpacked environment's folder.
+
+    `digest` pins it for the run's later attempts: a bundle's digest; an image's, with its repository; the id of an
+    image that no registry knows.
+    """
 
     name: str
     digest: str | None = None
@@ -115,8 +129,19 @@ class Engine(Protocol):
         """`io_dir` as the program sees it."""
         ...
 
-    async def ready(self, job: Job) -> Ready:
-        """Bring what the job needs to this machine: pull the image, or build the bundle. Outside `start_s`."""
+    async def ready(self, job: Job, say: Say = silent) -> Ready:
+        """Bring what the job needs to this machine: pull the image, or build the bundle. Outside `start_s`.
+
+        It stays here until `release`.
+        """
+        ...
+
+    def release(self, job: Job) -> None:
+        """What was made ready for the job, if anything was, is no longer needed for it."""
+        ...
+
+    def images(self) -> Sequence[str]:
+        """Names and digests of what is here already, the newest used first: as last seen, so that nobody waits."""
         ...
 
     def started(self, job: Job, ready: Ready) -> AbstractAsyncContextManager[Running]:

@@ -17,10 +17,13 @@ OP_USER = "65532:65532"
 
 @dataclass(frozen=True)
 class Host:
-    """What must be known of the engine's machine. `rootless`: the engine runs as the worker's own user."""
+    """What must be known of the engine's machine. `rootless`: the engine runs as the worker's own user. `disk`: the
+    folder where the engine keeps its images.
+    """
 
     cpus: int
     rootless: bool = False
+    disk: Path = Path("/var/lib/docker")
 
 
 def labels(owner: Owner) -> dict[str, str]:

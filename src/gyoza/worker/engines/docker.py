@@ -16,7 +16,7 @@ import aiodocker
 from aiodocker.exceptions import DockerError
 
 from gyoza.models.errors import AttemptError
-from gyoza.worker.engines import Exit, Job, Owner, Ready, dockerd
+from gyoza.worker.engines import Exit, Job, Owner, Ready, Say, dockerd, silent
 from gyoza.worker.engines.cleanup import to_the_end
 from gyoza.worker.engines.container import (
     IO,
@@ -33,6 +33,8 @@ from gyoza.worker.engines.container import (
 )
 from gyoza.worker.engines.dockerd import ANSWER_S, TROUBLE, handle, insist, is_away, why
 from gyoza.worker.engines.images import Images
+from gyoza.worker.engines.inventory import Inventory
+from gyoza.worker.engines.trimming import Watermark
 from gyoza.worker.engines.usage import Usage, read_cgroup, read_pids, read_stats
 
 log = logging.getLogger(__name__)
@@ -50,7 +52,7 @@ START_FAILURES = (
 
 
 class Docker:
-    """An `Engine`. `base_image`, `allowed_images` and `stall_s`: see `Images`."""
+    """An `Engine`. `base_image`, `allowed_images`, `stall_s`, `folder` and `watermark`: see `Images`."""
 
     name = "docker"
 
@@ -61,9 +63,12 @@ class Docker:
         base_image: str | None = None,
         allowed_images: Sequence[str] = (),
         stall_s: float = 120.0,
+        folder: Path | None = None,
+        watermark: Watermark = Watermark(),
     ):
         self._owner = owner
-        self._images = Images(owner, base_image, allowed_images, stall_s)
+        self._images = Images(owner, base_image, allowed_images, stall_s, folder=folder, watermark=watermark)
+        self._inventory = Inventory(self._named)
         self._connected: tuple[aiodocker.Docker, Host] | None = None
         self._connecting = asyncio.Lock()
         self._active: set[str] = set()
@@ -79,7 +84,8 @@ class Docker:
                     await to_the_end(dockerd.disconnect(client))
                     raise
                 rootless = any("rootless" in option for option in info.get("SecurityOptions") or ())
-                self._connected = client, Host(cpus=info["NCPU"], rootless=rootless)
+                disk = Path(info["DockerRootDir"])
+                self._connected = client, Host(cpus=info["NCPU"], rootless=rootless, disk=disk)
             return self._connected
 
     async def can_run(self) -> str | None:
@@ -109,9 +115,23 @@ class Docker:
     def io_path(self, io_dir: Path) -> str:
         return IO
 
-    async def ready(self, job: Job) -> Ready:
-        client, _ = await self._client_or("image_pull_failed")
-        return await self._images.ready(client, job)
+    async def ready(self, job: Job, say: Say = silent) -> Ready:
+        client, host = await self._client_or("image_pull_failed")
+        return await self._images.ready(client, host.disk, job, say)
+
+    def release(self, job: Job) -> None:
+        self._images.release(job)
+
+    def images(self) -> Sequence[str]:
+        return self._inventory.seen
+
+    async def _named(self) -> Sequence[str]:
+        """Nothing while no engine answers."""
+        try:
+            client, _ = await self._client_or("image_pull_failed")
+            return await self._images.named(client)
+        except AttemptError:
+            return ()
 
     @asynccontextmanager
     async def started(self, job: Job, ready: Ready) -> AsyncGenerator["Container"]:
@@ -135,6 +155,7 @@ class Docker:
         return len(left)
 
     async def close(self) -> None:
+        await self._inventory.close()
         if self._connected is not None:
             client, _ = self._connected
             self._connected = None

@@ -4,7 +4,8 @@ import asyncio
 import errno
 import json
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import IO, Any, Protocol, TypeVar
 
 import aiodocker
@@ -132,6 +133,51 @@ async def remove(client: aiodocker.Docker, container: str) -> None:
     await insist(ask, f"remove container {container}")
 
 
+@dataclass(frozen=True)
+class Image:
+    """As the engine lists it. `tags` and `digests` are names with their repository; a layer of a build has none."""
+
+    id: str
+    parent: str = ""
+    made_at: float = 0
+    tags: Sequence[str] = ()
+    digests: Sequence[str] = ()
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def is_named(self) -> bool:
+        return bool(self.tags or self.digests)
+
+
+async def images(client: aiodocker.Docker) -> list[Image]:
+    """All of them, the layers of builds too."""
+    found = await client.images.list(all=1)  # pyright: ignore[reportUnknownMemberType]
+    return [_image(each) for each in found]
+
+
+def _image(said: dict[str, Any]) -> Image:
+    """An absent name is listed as one of `<none>`."""
+    names: list[list[str]] = [said.get(kind) or [] for kind in ("RepoTags", "RepoDigests")]
+    tags, digests = ([name for name in kind if "<none>" not in name] for kind in names)
+    return Image(said["Id"], said.get("ParentId", ""), said["Created"], tags, digests, said.get("Labels") or {})
+
+
+async def has_image(client: aiodocker.Docker, image: str) -> bool:
+    try:
+        await client.images.inspect(image)
+    except DockerError as error:
+        if error.status == 404:
+            return False
+        raise
+    return True
+
+
+async def images_in_use(client: aiodocker.Docker) -> set[str]:
+    """The ids of those that containers were made of, ended containers too."""
+    found = await client.containers.list(all=1)  # pyright: ignore[reportUnknownMemberType]
+    return {str(container["ImageID"]) for container in found}
+
+
 async def log_tail(client: aiodocker.Docker, container: str, size: int) -> str:
     """The last `size` characters of both streams; empty where there are none or nobody answers."""
     params = {"stdout": "1", "stderr": "1", "tail": str(max(min(size, 1000), 1))}
@@ -155,6 +201,8 @@ async def steps(
     params: dict[str, str],
     stall_s: float,
     context: IO[bytes] | None = None,
+    *,
+    headers: Mapping[str, str] | None = None,
 ) -> AsyncGenerator[dict[str, Any]]:
     """What the engine says while it pulls (`images/create`) or builds (`build`, from the tar `context`).
 
@@ -162,9 +210,9 @@ async def steps(
     connection, upon which the engine breaks off.
     """
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=ANSWER_S, sock_read=stall_s)
-    headers = {"Content-Type": "application/x-tar"}
+    said = {"Content-Type": "application/x-tar", **(headers or {})}
     url = f"{client.docker_host}/{client.api_version}/{path}"
-    async with client.session.post(url, params=params, data=context, headers=headers, timeout=timeout) as response:
+    async with client.session.post(url, params=params, data=context, headers=said, timeout=timeout) as response:
         if response.status >= 400:
             raise DockerError(response.status, (await response.json())["message"])
         async for line in response.content:

@@ -2,7 +2,8 @@
 
     <cache>/<key>/app, lib, ...    the archive's files
     <cache>/<key>/env/             a virtual environment of the worker's own Python, where the bundle needs Python
-    <cache>/<key>/complete         written last: without it the folder is a leftover and built anew
+    <cache>/<key>/complete         written last: without it the folder is a leftover and built anew; holds the bundle's
+                                   digest, and its time is that of the last use
     <cache>/<key>.lock             held while building, against other workers on this machine too
 
 A virtual environment holds its own path, so it is built where it stays instead of being renamed into place.
@@ -15,7 +16,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from gyoza.models.bundle import Bundle
@@ -23,6 +24,7 @@ from gyoza.models.errors import AttemptError
 from gyoza.worker.engines.bundles import REQUIREMENTS, broken, has_requirements, unpack
 from gyoza.worker.engines.cleanup import remove_folder, to_the_end
 
+_COMPLETE = "complete"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -40,7 +42,17 @@ async def environment(bundle: Bundle, archive: Path, cache: Path) -> Path:
         async with _locked(folder.with_name(f"{folder.name}.lock")):
             if not _complete(folder).exists():
                 await _build(bundle, archive, folder)
+    _complete(folder).touch()
     return folder
+
+
+def digests_in(cache: Path, most: int = 200) -> list[str]:
+    """Of the bundles that are ready here, the newest used first."""
+    found: list[tuple[float, str]] = []
+    for path in cache.glob(f"*/{_COMPLETE}"):
+        with suppress(OSError):
+            found.append((path.stat().st_mtime, path.read_text()))
+    return [digest for _, digest in sorted(found, reverse=True) if digest][:most]
 
 
 def _key(bundle: Bundle) -> str:
@@ -49,7 +61,7 @@ def _key(bundle: Bundle) -> str:
 
 
 def _complete(folder: Path) -> Path:
-    return folder / "complete"
+    return folder / _COMPLETE
 
 
 @asynccontextmanager
@@ -71,7 +83,7 @@ async def _build(bundle: Bundle, archive: Path, folder: Path) -> None:
         await to_the_end(asyncio.to_thread(_unpack_anew, bundle, archive, folder))
         if bundle.python is not None:
             await _make_env(folder, folder / "env")
-        _complete(folder).touch()
+        _complete(folder).write_text(bundle.digest)
         built = True
     finally:
         if not built:

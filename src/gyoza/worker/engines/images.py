@@ -1,70 +1,116 @@
 """Images for the Docker engine: had already, pulled, or built from a bundle; each once, however many runs wait."""
 
-import asyncio
-import io
-import json
-import re
-import shutil
-import tarfile
-import tempfile
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
+from time import time
+from typing import TypeVar
 
 import aiodocker
 from aiodocker.exceptions import DockerError
 
-from gyoza.models.bundle import Bundle, dockerfile
+from gyoza.models.bundle import Bundle
 from gyoza.models.errors import AttemptError
-from gyoza.worker.engines import Job, Owner, Ready
-from gyoza.worker.engines.bundles import PARTS, REQUIREMENTS, broken, has_requirements, unpack
-from gyoza.worker.engines.cleanup import remove_folder, to_the_end
-from gyoza.worker.engines.container import labels
-from gyoza.worker.engines.dockerd import TROUBLE, steps, why
+from gyoza.worker.engines import Job, Owner, Ready, Say, dockerd, silent
+from gyoza.worker.engines.builds import BUNDLE, REPOSITORY, Build, tag
+from gyoza.worker.engines.dockerd import TROUBLE, Image, why
+from gyoza.worker.engines.pulls import pull
+from gyoza.worker.engines.references import DIGEST, REFERENCE, listed, repository, with_tag
+from gyoza.worker.engines.sharing import Shared
+from gyoza.worker.engines.shelf import Shelf
+from gyoza.worker.engines.trimming import Trimming, Watermark
 
-ABSENT = re.compile(
-    r"manifest unknown|manifest for .* not found|access .*denied|repository .* not found|unauthorized|"
-    r"invalid reference|must be lower ?case|no such image",
-    re.IGNORECASE,
-)
-REFERENCE = re.compile(r"[A-Za-z0-9][\w.-]*([/:@][A-Za-z0-9][\w.-]*)*")
-"""Looser than the engine's own grammar, but nothing that could leave its place in the engine's URLs."""
-BUILD_PATIENCE = 5
-"""A build may be silent for this many times as long as a pull: pip says nothing while it installs."""
+MOST_NAMED = 200
+
+T = TypeVar("T")
 
 
 class Images:
     """`base_image`: on what bundles are built, whatever they name. `allowed`: glob patterns, empty for all images.
 
-    A pull or build that says nothing for `stall_s` (a build: five times as long) is given up.
+    A pull or build that says nothing for `stall_s` (a build: five times as long) is given up. `folder`: where is kept
+    which images are this worker's own; without it, none that it pulled outlives the process as such.
     """
 
-    def __init__(self, owner: Owner, base_image: str | None, allowed: Sequence[str], stall_s: float):
+    def __init__(
+        self,
+        owner: Owner,
+        base_image: str | None,
+        allowed: Sequence[str],
+        stall_s: float,
+        *,
+        folder: Path | None = None,
+        watermark: Watermark = Watermark(),
+    ):
         self._owner, self._base_image, self._allowed, self._stall_s = owner, base_image, allowed, stall_s
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._pulls, self._builds = Shared[None](), Shared[None]()
+        self._shelf = Shelf(folder / "images.json" if folder else None)
+        self._trimming = Trimming(owner, self._shelf, watermark)
 
-    async def ready(self, client: aiodocker.Docker, job: Job) -> Ready:
-        """`job.image` where it can be had, else its bundle, built.
+    async def ready(self, client: aiodocker.Docker, disk: Path, job: Job, say: Say) -> Ready:
+        """The job's image, which stays on this machine until `release`. `disk`: where the engine keeps its images."""
+        await self._trimming.trim(client, disk)
+        while True:
+            found = await self._brought(client, job, say)
+            if await self._trimming.hold(client, job.name, found):
+                return found
+
+    def release(self, job: Job) -> None:
+        self._trimming.release(job.name)
+
+    async def _brought(self, client: aiodocker.Docker, job: Job, say: Say) -> Ready:
+        """`job.image` where it can be had, else its bundle, built; but what is pinned, where something is.
 
         With both, what is on this machine already comes before asking a registry, so that an image which exists
         nowhere costs one failed pull and not one for each attempt.
         """
+        if job.image_digest is not None:
+            return await self._pinned(client, job, job.image_digest, say)
         if job.bundle is None or job.archive is None:
-            return await self.have(client, job.image or "")
+            return await self.have(client, job.image or "", say)
         if job.image is None or not REFERENCE.fullmatch(job.image) or not self._allows(job.image):
-            return await self.built(client, job.bundle, job.archive)
+            return await self.built(client, job.bundle, job.archive, say)
         if local := await _local(client, job.image):
             return local
-        if local := await self._built_before(client, job.bundle):
-            return local
+        if built := await self._built_before(client, job.bundle):
+            return built
         try:
-            return await self.have(client, job.image)
+            return await self.have(client, job.image, say)
         except AttemptError:
-            return await self.built(client, job.bundle, job.archive)
+            return await self.built(client, job.bundle, job.archive, say)
 
-    async def have(self, client: aiodocker.Docker, image: str, *, trusted: bool = False) -> Ready:
+    async def _pinned(self, client: aiodocker.Docker, job: Job, digest: str, say: Say) -> Ready:
+        """Exactly what an earlier attempt of the run was run from, never what bears its name now."""
+        if job.bundle is not None and job.archive is not None and digest == job.bundle.digest:
+            return await self.built(client, job.bundle, job.archive, say)
+        image = job.image or ""
+        self._check(image)
+        if DIGEST.fullmatch(digest):
+            return await self._same(client, image, digest)
+        if not REFERENCE.fullmatch(digest) or repository(digest) != repository(image):
+            raise AttemptError("image_not_found", f"The run is pinned to '{digest}', which is no digest of '{image}'")
+        return Ready((await self.have(client, digest, say, trusted=True)).name, digest)
+
+    async def _same(self, client: aiodocker.Docker, image: str, image_id: str) -> Ready:
+        """An image that no registry knew can be had only where it is."""
+        found = await _local(client, image_id)
+        if found is None:
+            text = f"An earlier attempt of this run ran the image '{image}' as {image_id}, which came from no registry "
+            raise AttemptError("image_not_found", f"{text}and is not on this worker: push it, and replay the run")
+        return found
+
+    async def have(self, client: aiodocker.Docker, image: str, say: Say = silent, *, trusted: bool = False) -> Ready:
         """AttemptError `not_allowed`, `image_not_found` or `image_pull_failed`. `trusted`: no allow-list."""
+        self._check(image, trusted=trusted)
+        if local := await _local(client, image):
+            return local
+        await self._pulls.once(listed(image), partial(self._pull, client, image), say)
+        if local := await _local(client, image):
+            return local
+        raise AttemptError("image_pull_failed", f"Pulling the image '{image}' was broken off: try again")
+
+    def _check(self, image: str, *, trusted: bool = False) -> None:
         if not REFERENCE.fullmatch(image):
             raise AttemptError("image_not_found", f"'{image}' is not the name of an image: correct it where it is set")
         if not trusted and not self._allows(image):
@@ -72,44 +118,50 @@ class Images:
                 "not_allowed",
                 f"This worker may not run the image '{image}': its allow-list is {', '.join(self._allowed)}",
             )
-        async with self._locks[image]:
-            if local := await _local(client, image):
-                return local
-            await self._pull(client, image)
-            if local := await _local(client, image):
-                return local
-        raise AttemptError("image_pull_failed", f"Pulling the image '{image}' was broken off: try again")
 
     def _allows(self, image: str) -> bool:
-        names = (image, _with_tag(image))
+        names = (image, with_tag(image))
         return not self._allowed or any(fnmatchcase(name, like) for like in self._allowed for name in names)
 
-    async def _pull(self, client: aiodocker.Docker, image: str) -> None:
-        try:
-            async for _ in steps(client, "images/create", {"fromImage": _with_tag(image)}, self._stall_s):
-                pass
-        except TimeoutError as error:
-            text = f"Pulling the image '{image}' stood still for {self._stall_s:g} s: see whether its registry answers"
-            raise AttemptError("image_pull_failed", text) from error
-        except (DockerError, *TROUBLE) as error:
-            raise _pull_failure(image, error) from error
+    async def _pull(self, client: aiodocker.Docker, image: str, say: Say) -> None:
+        """An image that was here before, under whatever name, does not become this worker's own."""
+        if await _local(client, image):
+            return  # another pull of it ended a moment ago
+        before = {each.id for each in await _asked(dockerd.images(client))}
+        await pull(client, image, self._stall_s, say)
+        found = await _local(client, image)
+        if found and found.name not in before:
+            self._shelf.pulled(found.name, listed(image), time())
 
-    async def built(self, client: aiodocker.Docker, bundle: Bundle, archive: Path) -> Ready:
+    async def built(self, client: aiodocker.Docker, bundle: Bundle, archive: Path, say: Say = silent) -> Ready:
         """AttemptError `bundle_broken`, or what `have` says of the base image."""
-        base = await self.base(client, bundle.base_image)
-        tag = _tag(bundle, base)
-        async with self._locks[tag]:
-            image = await _local(client, tag) or await self._build(client, bundle, archive, base, tag)
+        base = await self.base(client, bundle.base_image, say)
+        build = Build(bundle, archive, base, self._owner)
+        if not await _local(client, build.name):
+            await self._builds.once(build.name, partial(self._build, client, build), say)
+        image = await _local(client, build.name)
+        if image is None:
+            raise AttemptError("start_failed", "The bundle's image was not there after its build: Docker broke it off")
         return Ready(image.name, bundle.digest)
 
-    async def base(self, client: aiodocker.Docker, named: str | None) -> Ready:
+    async def _build(self, client: aiodocker.Docker, build: Build, say: Say) -> None:
+        if await _local(client, build.name):
+            return  # another build of it ended a moment ago
+        if not await self._trimming.hold(client, build.name, build.base, building=True):
+            raise AttemptError("start_failed", "The base image of the bundle was removed just now: try again")
+        try:
+            await build.run(client, self._stall_s, say)
+        finally:
+            self._trimming.release(build.name)
+
+    async def base(self, client: aiodocker.Docker, named: str | None, say: Say = silent) -> Ready:
         """The worker's own base image wins: an operator without a registry must be able to say so."""
         image = self._base_image or named
         if image is None:
             text = "The bundle names no base image, and neither does this worker: set GYOZA_BASE_IMAGE for it"
             raise AttemptError("image_not_found", f"{text} (python:3.11-slim, say)")
         try:
-            return await self.have(client, image, trusted=self._base_image is not None)
+            return await self.have(client, image, say, trusted=self._base_image is not None)
         except AttemptError as error:
             detail = f"The base image of the bundle cannot be had. {error.detail}; or set GYOZA_BASE_IMAGE"
             raise AttemptError(error.reason, detail) from error
@@ -117,37 +169,34 @@ class Images:
     async def _built_before(self, client: aiodocker.Docker, bundle: Bundle) -> Ready | None:
         image = self._base_image or bundle.base_image
         base = await _local(client, image) if image and REFERENCE.fullmatch(image) else None
-        found = await _local(client, _tag(bundle, base)) if base else None
+        found = await _local(client, tag(bundle, base)) if base else None
         return Ready(found.name, bundle.digest) if found else None
 
-    async def _build(self, client: aiodocker.Docker, bundle: Bundle, archive: Path, base: Ready, tag: str) -> Ready:
-        folder = Path(tempfile.mkdtemp(prefix="gyoza-build-"))
-        try:
-            context = folder / "context.tar"
-            await to_the_end(asyncio.to_thread(_pack, bundle, archive, base.name, folder / "bundle", context))
-            await self._build_context(client, bundle, context, tag)
-        finally:
-            await to_the_end(asyncio.to_thread(remove_folder, folder))
-        built = await _local(client, tag)
-        if built is None:
-            raise AttemptError("start_failed", "The bundle's image was not there after its build: Docker broke it off")
-        return built
+    async def named(self, client: aiodocker.Docker) -> list[str]:
+        """Names and digests of what is on this machine, the newest used first; of what was built, the bundle's."""
+        known = self._shelf.ids
+        images = await _asked(dockerd.images(client))
+        self._shelf.forget(known - {image.id for image in images})
+        images.sort(key=lambda image: self._shelf.used_at(image.id, image.made_at), reverse=True)
+        names = dict.fromkeys(name for image in images for name in _names(image))
+        return list(names)[:MOST_NAMED]
 
-    async def _build_context(self, client: aiodocker.Docker, bundle: Bundle, context: Path, tag: str) -> None:
-        said: list[str] = []
-        marks = labels(self._owner) | {"gyoza.bundle": bundle.digest}
-        how = {"t": tag, "labels": json.dumps(marks), "forcerm": "1", "networkmode": "none"}
-        try:
-            with context.open("rb") as file:
-                async for step in steps(client, "build", how, self._stall_s * BUILD_PATIENCE, file):
-                    said.append(str(step.get("stream", "")))
-        except TimeoutError as error:
-            raise AttemptError("start_failed", "The build of the bundle's image stood still: try again") from error
-        except (DockerError, *TROUBLE) as error:
-            raise _build_failure(bundle, error, "".join(said)) from error
+
+def _names(image: Image) -> list[str]:
+    tags = [tag for tag in image.tags if repository(tag) != REPOSITORY]
+    built = [image.labels[BUNDLE]] if len(tags) < len(image.tags) and BUNDLE in image.labels else []
+    return [*tags, *image.digests, *built]
+
+
+async def _asked(answer: Awaitable[T]) -> T:
+    try:
+        return await answer
+    except (DockerError, *TROUBLE) as error:
+        raise AttemptError("image_pull_failed", why(error)) from error
 
 
 async def _local(client: aiodocker.Docker, image: str) -> Ready | None:
+    """Its digest is that of the repository by which it was asked for; where it has none, its id."""
     try:
         found = await client.images.inspect(image)
     except DockerError as error:
@@ -156,63 +205,6 @@ async def _local(client: aiodocker.Docker, image: str) -> Ready | None:
         raise AttemptError("image_pull_failed", why(error)) from error
     except TROUBLE as error:
         raise AttemptError("image_pull_failed", why(error)) from error
-    digests: list[str] = found.get("RepoDigests") or [found["Id"]]
-    return Ready(found["Id"], digests[0])
-
-
-def _with_tag(image: str) -> str:
-    """As the registry is asked: without a tag the engine would fetch every one."""
-    return image if "@" in image or ":" in image.rpartition("/")[2] else f"{image}:latest"
-
-
-def _pull_failure(image: str, error: Exception) -> AttemptError:
-    said = getattr(error, "message", str(error))
-    if isinstance(error, DockerError) and (error.status == 404 or ABSENT.search(said)):
-        text = f"The image '{image}' does not exist, or this worker may not have it ({said.strip()}): check its name"
-        return AttemptError("image_not_found", f"{text}, and on the worker 'docker pull {image}'")
-    if _is_full(said):
-        return AttemptError("disk_full", f"The image '{image}' does not fit on this worker's disk: {said}")
-    return AttemptError("image_pull_failed", f"The image '{image}' could not be pulled: {said.strip() or why(error)}")
-
-
-def _build_failure(bundle: Bundle, error: Exception, said: str) -> AttemptError:
-    fault = getattr(error, "message", str(error))
-    if _is_full(fault + said):
-        return AttemptError("disk_full", f"The bundle's image does not fit on this worker's disk: {fault}")
-    if not isinstance(error, DockerError) or error.status >= 500:
-        return AttemptError("start_failed", f"The bundle's image could not be built: {why(error)}")
-    found = re.search(r"^Python (\d+\.\d+)", said, re.MULTILINE)
-    hint = ""
-    if found and bundle.python not in (None, found[1]):
-        hint = f" (it is for Python {bundle.python}, but the base image has Python {found[1]})"
-    return broken(f"The bundle's image does not build{hint}. {fault}\n{said[-1500:].strip()}\n")
-
-
-def _is_full(text: str) -> bool:
-    return "no space left" in text.lower()
-
-
-def _tag(bundle: Bundle, base: Ready) -> str:
-    digest, base_id = (text.rpartition(":")[2] for text in (bundle.digest, base.name))
-    return f"gyoza-bundle:{digest[:32]}-{base_id[:12]}"
-
-
-def _pack(bundle: Bundle, archive: Path, base: str, folder: Path, context: Path) -> None:
-    """The build's context: the bundle's own parts and our Dockerfile, nothing else that the archive may hold."""
-    unpack(archive, folder, bundle)
-    packages = has_requirements(folder)
-    text = dockerfile(base, bundle.python is not None, packages).encode()
-    with tarfile.open(context, "w") as tar:
-        entry = tarfile.TarInfo("Dockerfile")
-        entry.size = len(text)
-        tar.addfile(entry, io.BytesIO(text))
-        for part in (*PARTS, *([REQUIREMENTS] if packages else [])):
-            tar.add(folder / part, part, filter=_as_root)
-    shutil.rmtree(folder)
-
-
-def _as_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Times and owners differ with every unpacking; without them Docker finds its cached layers again."""
-    entry.mtime = entry.uid = entry.gid = 0
-    entry.uname = entry.gname = ""
-    return entry
+    digests: list[str] = found.get("RepoDigests") or []
+    own = [digest for digest in digests if repository(digest) == repository(image)]
+    return Ready(found["Id"], (own or [found["Id"]])[0])

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -21,9 +21,9 @@ import psutil
 
 from gyoza.models.bundle import Bundle
 from gyoza.models.errors import AttemptError
-from gyoza.worker.engines import Exit, Job, Owner, Ready
+from gyoza.worker.engines import Exit, Job, Owner, Ready, Say, silent
 from gyoza.worker.engines.cleanup import remove_folder, to_the_end
-from gyoza.worker.engines.environments import environment
+from gyoza.worker.engines.environments import digests_in, environment
 from gyoza.worker.engines.log import BoundedLog
 from gyoza.worker.engines.tree import Tree, cpu_s, kill, kill_all, marked, ram
 from gyoza.worker.engines.usage import MB, Usage
@@ -52,14 +52,26 @@ class Process:
     def io_path(self, io_dir: Path) -> str:
         return str(io_dir)
 
-    async def ready(self, job: Job) -> Ready:
+    async def ready(self, job: Job, say: Say = silent) -> Ready:
         bundle, archive = _bundle_of(job)
+        if job.image_digest not in (None, bundle.digest):
+            raise AttemptError(
+                "start_failed",
+                f"An earlier attempt of this run was run from the image {job.image_digest}, and so must this one: it "
+                "needs a Docker worker",
+            )
         if not job.network:
             raise AttemptError(
                 "not_allowed",
                 "The op must run without a network, which a process worker cannot take away: it needs a Docker worker",
             )
         return Ready(str(await environment(bundle, archive, self._cache)), bundle.digest)
+
+    def release(self, job: Job) -> None:
+        """Environments stay."""
+
+    def images(self) -> Sequence[str]:
+        return digests_in(self._cache)
 
     @asynccontextmanager
     async def started(self, job: Job, ready: Ready) -> AsyncGenerator["Program"]:

@@ -4,6 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from gyoza.client.errors import DownloadBroken, NotFound
@@ -26,14 +27,22 @@ async def image(work: Work) -> AsyncGenerator[None]:
         cpu_m=room.cpu_m,
         ram_mb=room.ram_mb,
         image=assigned.image,
+        image_digest=assigned.image_digest,
         bundle=assigned.bundle,
         archive=await _archive(work, assigned.bundle) if assigned.bundle else None,
         gpus=await work.place.gpus.uuids(assigned.gpu_ids),
         env=assigned.execution.env,
         network=assigned.execution.network,
     )
-    work.ready = await work.place.engine.ready(work.job)
-    yield
+    try:
+        work.ready = await work.place.engine.ready(work.job, partial(_say, work))
+        yield
+    finally:
+        work.place.engine.release(work.job)
+
+
+def _say(work: Work, text: str) -> None:
+    work.telling.tell({"type": "INFO", "msg": text})
 
 
 async def _archive(work: Work, bundle: Bundle) -> Path:
