@@ -66,7 +66,7 @@ def server(url: str) -> Iterator[Server]:
 
 @pytest.fixture
 async def migrated(url: str, server: Server) -> AsyncIterator[Database]:
-    assert migrate(url) == "0002"
+    migrate(url)
     async with Database(url) as database:
         yield database
 

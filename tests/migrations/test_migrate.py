@@ -12,7 +12,7 @@ from gyoza.models.errors import StartUpError
 from gyoza.store import schema
 from gyoza.store.schema import migrate
 
-NEWEST = "0002"
+NEWEST = "0003"
 TABLES = {
     *("cluster", "leader", "definitions", "revisions", "workers", "runs", "run_tags", "attempts", "events", "files"),
     *("outbox", "feed", "logs", "log_chunks", "log_discards", "keys", "idempotency", "alembic_version"),

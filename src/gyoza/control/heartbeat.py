@@ -9,7 +9,7 @@ from typing import Any
 from gyoza.control.change import Change, change_all
 from gyoza.models.errors import Superseded, WorkerNameTaken
 from gyoza.models.reasons import Reason
-from gyoza.policy.life import Life, acknowledge, settle, take_back
+from gyoza.policy.life import Life, acknowledge, note, settle, take_back
 from gyoza.policy.liveness import Liveness, Pace, liveness
 from gyoza.store import attempts, bell, workers
 from gyoza.store.attempts import Held
@@ -47,7 +47,12 @@ async def heartbeat(database: Database, said: Registration, holding: Names, pace
     async def work(connection: Connection) -> Heard:
         beat = await workers.beat(connection, said, now) or await _register(connection, said, pace, now)
         held = await attempts.held_by(connection, said.worker_id)
-        await change_all(connection, compare(held, holding, beat.before), now)
+        changes = compare(held, holding, beat.before)
+        if beat.awaited:
+            changes += [
+                Change(each.run_id, partial(_back, said.worker_id, each)) for each in held if each.name in holding
+            ]
+        await change_all(connection, changes, now)
         return Heard(beat.drain, stops(held, holding))
 
     return await database.transact(work)
@@ -85,6 +90,10 @@ def _gone(attempt: int, life: Life, now: datetime) -> Life:
     return settle(life, attempt, now)
 
 
+def _back(worker_id: str, held: Held, life: Life, now: datetime) -> Life:
+    return note(life, held.attempt, f"Worker {worker_id} is back, and goes on with it", now)
+
+
 def stops(held: Sequence[Held], having: Names) -> list[Stop]:
     """What the worker has that is over, or that went on elsewhere."""
     return [
@@ -101,7 +110,9 @@ async def _register(connection: Connection, said: Registration, pace: Pace, now:
     former = _former(known, said, pace, now) if known else ()
     await workers.register(connection, said, former, now)
     await bell.ring(connection, [bell.QUEUE, said.worker_id])
-    return Beat(known is not None and known.drain and not known.forgotten, None)
+    if known is None or known.forgotten:
+        return Beat(drain=False, before=None)
+    return Beat(known.drain, None, awaited=known.evicted_at is not None)
 
 
 def _is_repeated(known: Worker, said: Registration) -> bool:

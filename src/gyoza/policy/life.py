@@ -214,6 +214,11 @@ def take_back(life: Life, attempt: int, reason: Reason, msg: str, now: datetime)
     return and_again(happen(life, event, now, by_server=True), event, now)
 
 
+def note(life: Life, attempt: int, msg: str, now: datetime) -> Life:
+    """The server says how the current attempt stands; a no-op when it is over."""
+    return happen(life, Happening(EventType.INFO, msg), now, by_server=True) if is_live(life, attempt) else life
+
+
 def cancel(life: Life, msg: str, now: datetime) -> Life:
     return happen(life, Happening(EventType.CANCELLED, msg), now)
 

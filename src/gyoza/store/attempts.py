@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -13,6 +13,7 @@ from gyoza.models.lifecycle import OpRunState
 from gyoza.models.reasons import Reason
 from gyoza.models.resources import Constraints
 from gyoza.models.run import EventEntry, ExecutionSummary, OpAttempt, time_to_wire
+from gyoza.policy.deadline import PATIENCE_S
 from gyoza.policy.life import Try
 from gyoza.store import events
 from gyoza.store.database import Connection
@@ -77,6 +78,10 @@ class Held:
     live: bool
 
     @property
+    def name(self) -> tuple[str, int]:
+        return self.run_id, self.attempt
+
+    @property
     def is_assigned(self) -> bool:
         """Handed out and not started."""
         return self.live and self.state is OpRunState.ASSIGNED
@@ -139,6 +144,25 @@ async def held_by(connection: Connection, worker_id: str) -> list[Held]:
     ]
 
 
+async def patience(connection: Connection, worker_id: str) -> dict[tuple[str, int], float]:
+    """For how many seconds a worker may be silent until an attempt that it has taken up is given up.
+
+    By (run id, attempt), of those attempts whose definition says so.
+    """
+    cursor = await connection.execute(
+        """
+        SELECT a.run_id, a.attempt, (d.content->'execution'->>'server_lost_s')::float
+        FROM attempts a
+        JOIN runs r ON r.id = a.run_id AND r.current_attempt = a.attempt
+        JOIN revisions d ON d.name = r.op_definition AND d.revision = r.revision
+        WHERE a.held_by = %s AND a.settled_at IS NULL AND a.finished_at IS NULL AND a.acknowledged_at IS NOT NULL
+            AND d.content->'execution'->>'server_lost_s' IS NOT NULL
+        """,
+        [worker_id],
+    )
+    return {(run_id, attempt): seconds for run_id, attempt, seconds in await cursor.fetchall()}
+
+
 async def assigned(connection: Connection, wanted: Sequence[Held]) -> list[Assigned]:
     cursor = await connection.execute(
         """
@@ -169,13 +193,21 @@ def _assigned(row: Sequence[Any]) -> Assigned:
 
 
 async def overdue(connection: Connection, now: datetime, limit: int) -> list[tuple[str, int]]:
-    """Those that are not over and beyond their deadline, the oldest first."""
+    """Those that are not over and beyond their deadline, the oldest first.
+
+    What runs on a worker that is waited for, or that has just registered, may have ended in time: the worker is to
+    speak first.
+    """
     cursor = await connection.execute(
         """
-        SELECT run_id, attempt FROM attempts
-        WHERE deadline IS NOT NULL AND finished_at IS NULL AND deadline <= %s ORDER BY deadline LIMIT %s
+        SELECT a.run_id, a.attempt FROM attempts a
+        WHERE a.deadline IS NOT NULL AND a.finished_at IS NULL AND a.deadline <= %(now)s
+            AND NOT (a.state = 'RUNNING' AND EXISTS (
+                SELECT FROM workers w WHERE w.id = a.held_by
+                    AND (w.evicted_at IS NOT NULL OR w.registered_at > %(since)s)))
+        ORDER BY a.deadline LIMIT %(limit)s
         """,
-        [now, limit],
+        {"now": now, "since": now - timedelta(seconds=PATIENCE_S), "limit": limit},
     )
     return await cursor.fetchall()
 

@@ -46,10 +46,14 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Beat:
-    """`before`: when the heartbeat before this one was heard; None when this one registered the worker."""
+    """`before`: when the heartbeat before this one was heard; None when this one registered the worker.
+
+    `awaited`: it comes back after its lease was over.
+    """
 
     drain: bool
     before: datetime | None
+    awaited: bool = False
 
 
 async def beat(connection: Connection, said: Registration, now: datetime) -> Beat | None:
@@ -89,7 +93,7 @@ async def register(connection: Connection, said: Registration, former: Sequence[
             instance = excluded.instance, former = excluded.former, host_id = excluded.host_id, seq = excluded.seq,
             resources = excluded.resources, tags = excluded.tags, engines = excluded.engines,
             version = excluded.version, images = excluded.images, seen_at = excluded.seen_at,
-            registered_at = excluded.registered_at, evicted_at = NULL, forgotten = false,
+            registered_at = excluded.registered_at, evicted_at = NULL, awaited_until = NULL, forgotten = false,
             drain = workers.drain AND NOT workers.forgotten
         """,
         {**_values(said, now), "former": list(former)},
@@ -109,15 +113,24 @@ async def every(connection: Connection) -> list[Worker]:
     return [_worker(row) for row in await cursor.fetchall()]
 
 
-async def silent_since(connection: Connection, limit: datetime) -> list[str]:
+async def silent(connection: Connection, since: datetime, now: datetime) -> list[str]:
+    """Those that were not heard since then and are not evicted yet, and those that were waited for until now."""
     cursor = await connection.execute(
-        "SELECT id FROM workers WHERE evicted_at IS NULL AND seen_at < %s ORDER BY id", [limit]
+        """
+        SELECT id FROM workers WHERE evicted_at IS NULL AND seen_at < %s
+        UNION ALL
+        SELECT id FROM workers WHERE evicted_at IS NOT NULL AND awaited_until <= %s ORDER BY id
+        """,
+        [since, now],
     )
     return [row[0] for row in await cursor.fetchall()]
 
 
-async def evict(connection: Connection, worker_id: str, now: datetime) -> None:
-    await connection.execute("UPDATE workers SET evicted_at = %s WHERE id = %s", [now, worker_id])
+async def evict(connection: Connection, worker_id: str, now: datetime, awaited_until: datetime | None) -> None:
+    await connection.execute(
+        "UPDATE workers SET evicted_at = coalesce(evicted_at, %s), awaited_until = %s WHERE id = %s",
+        [now, awaited_until, worker_id],
+    )
 
 
 async def set_drain(connection: Connection, worker_id: str, drain: bool) -> None:
@@ -127,7 +140,8 @@ async def set_drain(connection: Connection, worker_id: str, drain: bool) -> None
 async def forget(connection: Connection, worker_id: str, now: datetime) -> None:
     """Out of every list; the row stays, since the history of attempts refers to it."""
     await connection.execute(
-        "UPDATE workers SET forgotten = true, evicted_at = coalesce(evicted_at, %s) WHERE id = %s", [now, worker_id]
+        "UPDATE workers SET forgotten = true, evicted_at = coalesce(evicted_at, %s), awaited_until = NULL WHERE id = %s",
+        [now, worker_id],
     )
 
 
