@@ -97,7 +97,7 @@ async def the_queue(shelf: Shelf) -> object:
 async def a_placing_look(shelf: Shelf) -> object:
     async with shelf.database.connection() as connection:
         await queue.admit(connection, BASE)
-        return await workers.rooms(connection)
+        return await workers.rooms(connection, BASE)
 
 
 async def what_is_overdue(shelf: Shelf) -> object:

@@ -10,7 +10,7 @@ import pytest
 from .actors import Worker, attempts, event, get, history, pointers, refused, submit, told
 
 Hire = Callable[..., Worker]
-FIELDS = "id state drain host_id resources room tags engines version images holding registered_at seen_at"
+FIELDS = "id state drain quarantine host_id resources room tags engines version images holding registered_at seen_at"
 GPU = {"id": 0, "uuid": "GPU-1", "name": "card", "vram_mb": 8000, "foreign_mb": 1000}
 
 
@@ -133,6 +133,25 @@ async def test_what_a_process_held_is_lost_when_its_successor_does_not_hold_it(a
     assert (run["infra_losses"], run["current_attempt"]) == (1, 2)
     refused(await successor.beat(), 409, "superseded")
     assert (await third.assignment())["attempt"] == 2
+
+
+async def test_a_run_that_kills_every_worker_it_meets_is_stopped_at_five(alone: httpx.AsyncClient, worker: Hire):
+    """Each is started anew, by its supervisor, and holds nothing. None of that is the user's: no failure is counted."""
+    run = await submit(alone)
+    for number in range(1, 6):
+        victim = await worker(f"w{number}").registered()
+        held = await victim.assignment()
+        assert (held["run_id"], held["attempt"]) == (run["id"], number)
+        await victim.report(held, event("STARTED"))
+        for each in (number + 1, number):
+            told(await worker(f"w{each}").beat())
+    ended = await get(alone, run)
+    assert (ended["state"], ended["reason"], ended["current_attempt"]) == ("FAILED", "worker_lost", 5)
+    assert (ended["infra_losses"], ended["user_failures"]) == (5, 0)
+    assert [each["reason"] for each in await attempts(alone, run)] == ["worker_lost"] * 5
+    following, sixth = await submit(alone), await worker("w7").registered()
+    listed = [each["holding"] for each in told(await alone.get("/workers"))]
+    assert run["id"] not in str(listed), (following, sixth)
 
 
 async def test_what_was_acknowledged_and_is_missing_from_a_newer_heartbeat_is_lost(

@@ -68,7 +68,7 @@ async def test_what_a_drained_worker_gave_back_goes_to_another_one(cluster: Clus
 async def test_a_resumed_worker_takes_work_again(cluster: Cluster):
     await cluster.beat()
     await workforce.drain(cluster.database, "w1", cluster.now)
-    await workforce.resume(cluster.database, "w1")
+    await workforce.resume(cluster.database, "w1", cluster.now)
     await cluster.submit()
     assert await cluster.place() == 1
     assert not (await cluster.beat()).drain
@@ -105,7 +105,7 @@ async def test_a_removed_worker_that_lives_registers_anew_and_is_not_drained(clu
 async def test_an_unknown_worker_is_not_found(cluster: Cluster, verb: str):
     asked = {
         "drain": lambda: workforce.drain(cluster.database, "nobody", cluster.now),
-        "resume": lambda: workforce.resume(cluster.database, "nobody"),
+        "resume": lambda: workforce.resume(cluster.database, "nobody", cluster.now),
         "remove": lambda: workforce.remove(cluster.database, "nobody", cluster.now),
         "show": lambda: shown(cluster, "nobody"),
     }

@@ -19,7 +19,7 @@ def fleets(min_size: int = 0) -> st.SearchStrategy[list[WorkerRoom]]:
     """Workers of every size, some of them over-committed already."""
     vram = st.dictionaries(st.integers(0, 2), st.integers(-1000, 16_000), max_size=3)
     free = st.builds(Free, st.integers(-500, 6000), st.integers(-100, 4000), st.integers(-1, 5), vram)
-    rooms = st.builds(WorkerRoom, st.sampled_from(WORKERS), free, ENGINES)
+    rooms = st.builds(WorkerRoom, st.sampled_from(WORKERS), free, ENGINES, st.booleans())
     return st.lists(rooms, unique_by=lambda room: room.worker_id, min_size=min_size)
 
 
@@ -38,6 +38,7 @@ def queues() -> st.SearchStrategy[list[Waiting]]:
         needs,
         ENGINES,
         st.frozensets(st.sampled_from(WORKERS)),
+        st.booleans(),
     )
     return st.lists(runs, unique_by=lambda run: run.run_id, max_size=12)
 
@@ -171,6 +172,30 @@ def test_a_run_that_its_only_worker_lost_before_still_goes_there():
     run = replace(waiting("a"), avoid=frozenset({"w"}))
     assert placed(place([run], [room("w")], NOW)) == {"a": "w"}
     assert placed(place([run], [room("w", cpu_m=1000), room("x", cpu_m=9000)], NOW)) == {"a": "x"}
+
+
+@given(queues(), fleets(min_size=1))
+def test_a_run_that_is_not_tried_again_goes_on_trial_only_where_there_is_no_other(
+    pending: list[Waiting], rooms: list[WorkerRoom]
+):
+    on_trial = {room.worker_id for room in rooms if room.on_trial}
+    for run in pending:
+        alone = replace(run, spare=False, avoid=frozenset())
+        for placed in place([alone], rooms, NOW).placements:
+            trusted = [room for room in rooms if not room.on_trial]
+            assert placed.worker_id not in on_trial or not place([alone], trusted, NOW).placements
+
+
+def test_a_worker_on_trial_is_given_first_what_is_tried_again():
+    rooms = [room("full", cpu_m=2000), replace(room("doubtful", slots=1), on_trial=True)]
+    pending = [replace(waiting("once"), spare=False), *(waiting(name, entered=at(1)) for name in ("again", "later"))]
+    assert placed(place(pending, rooms, NOW)) == {"once": "full", "again": "doubtful", "later": "full"}
+
+
+def test_a_run_that_a_worker_on_trial_lost_before_tries_it_last():
+    rooms = [room("full", cpu_m=2000), replace(room("doubtful", slots=1), on_trial=True)]
+    lost = replace(waiting("a"), avoid=frozenset({"doubtful"}))
+    assert placed(place([lost], rooms, NOW)) == {"a": "full"}
 
 
 def test_a_run_that_waits_is_told_why():

@@ -48,7 +48,7 @@ def drain(
 def resume(
     worker_id: WorkerId, output: Output = Format.table, server_url: ServerUrl = None, api_key: ApiKey = None
 ) -> None:
-    """Let a drained worker take runs again."""
+    """Let a worker that was drained, or is in quarantine, take runs again."""
     from gyoza.client import calls
 
     with connect(server_url, api_key) as client:
@@ -79,4 +79,6 @@ def _row(worker: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _state(worker: dict[str, Any]) -> str:
-    return "draining" if worker["drain"] and worker["state"] == "alive" else worker["state"]
+    """For one that lives, what keeps runs from it."""
+    kept_by = "draining" if worker["drain"] else "quarantined" if worker["quarantine"] else None
+    return kept_by if kept_by and worker["state"] == "alive" else worker["state"]

@@ -27,7 +27,7 @@ async def place(database: Database, epoch: int, now: datetime) -> int:
         pending = await queue.window(connection)
         if not pending:
             return 0
-        plan = placement.place(pending, await workers.rooms(connection), now)
+        plan = placement.place(pending, await workers.rooms(connection, now), now)
         await change_all(connection, [Change(placed.run_id, _Assigning(placed)) for placed in plan.placements], now)
         return len(plan.placements)
 

@@ -10,6 +10,7 @@ from gyoza.models.reasons import Reason
 from gyoza.models.resources import Free, cpu_to_wire
 from gyoza.models.run import time_to_wire
 from gyoza.policy.liveness import Liveness, Pace, liveness
+from gyoza.policy.quarantine import Quarantine
 from gyoza.store import attempts, bell, leader, workers
 from gyoza.store.attempts import Held
 from gyoza.store.database import Connection, Database
@@ -33,6 +34,7 @@ class Staff:
             "id": said.worker_id,
             "state": self.state,
             "drain": self.worker.drain,
+            "quarantine": _shown(self.worker.quarantine),
             "host_id": said.host_id,
             "resources": said.resources.to_dict(),
             "room": room,
@@ -62,17 +64,20 @@ async def drain(database: Database, worker_id: str, now: datetime) -> None:
     async def work(connection: Connection) -> None:
         await leader.hold_off(connection)
         await _known(connection, worker_id)
-        await workers.set_drain(connection, worker_id, True)
+        await workers.drain(connection, worker_id)
         idle = [each for each in await attempts.held_by(connection, worker_id) if each.is_assigned]
         await let_go(connection, worker_id, idle, Reason.DRAINED, f"Worker {worker_id} is drained", now)
 
     await database.transact(work)
 
 
-async def resume(database: Database, worker_id: str) -> None:
+async def resume(database: Database, worker_id: str, now: datetime) -> None:
+    """It is given work again, whether it was drained or in quarantine."""
+
     async def work(connection: Connection) -> None:
+        await leader.hold_off(connection)
         await _known(connection, worker_id)
-        await workers.set_drain(connection, worker_id, False)
+        await workers.resume(connection, worker_id, now)
         await bell.ring(connection, [bell.QUEUE, worker_id])
 
     await database.transact(work)
@@ -94,6 +99,14 @@ async def remove(database: Database, worker_id: str, now: datetime) -> None:
         await workers.forget(connection, worker_id, now)
 
     await database.transact(work)
+
+
+def _shown(quarantine: Quarantine | None) -> dict[str, Any] | None:
+    if quarantine is None:
+        return None
+    since, until = time_to_wire(quarantine.since), time_to_wire(quarantine.until)
+    how = {"cause": quarantine.cause, "reason": quarantine.reason, "canaries": quarantine.canaries}
+    return {"since": since, "until": until, **how}
 
 
 async def _known(connection: Connection, worker_id: str) -> Worker:

@@ -1,12 +1,13 @@
 """Where waiting runs go: a pure function from what waits and what is free to a plan.
 
 Runs are taken in the order of the queue. Each goes to the fullest worker on which it still fits, so that big holes
-stay whole for big runs; a worker on which this run was lost before is taken only where there is no other.
+stay whole for big runs; a worker on which this run was lost before is taken only where there is no other. A worker on
+trial is given first what can be tried again.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from gyoza.models.resources import Constraints, Free
@@ -14,7 +15,10 @@ from gyoza.models.resources import Constraints, Free
 
 @dataclass(frozen=True)
 class Waiting:
-    """A run in the queue. `engines`: which kinds of worker can run it; `avoid`: workers that lost it before."""
+    """A run in the queue. `engines`: which kinds of worker can run it; `avoid`: workers that lost it before.
+
+    `spare`: whatever goes wrong, it is tried again.
+    """
 
     run_id: str
     attempt: int
@@ -22,15 +26,17 @@ class Waiting:
     constraints: Constraints
     engines: frozenset[str]
     avoid: frozenset[str] = frozenset()
+    spare: bool = True
 
 
 @dataclass(frozen=True)
 class WorkerRoom:
-    """What a live worker that takes work can still take."""
+    """What a live worker that takes work can still take. `on_trial`: no more than one run, to see how it fares."""
 
     worker_id: str
     free: Free
     engines: frozenset[str]
+    on_trial: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,8 @@ def _fullest(run: Waiting, rooms: Iterable[WorkerRoom]) -> WorkerRoom | None:
 def _preference(run: Waiting, room: WorkerRoom) -> tuple[object, ...]:
     free = room.free
     vram_left = sum(free.vram_mb.values())
-    return (room.worker_id in run.avoid, vram_left, free.cpu_m, free.ram_mb, free.slots, room.worker_id)
+    trial = room.on_trial * (-1 if run.spare else 1)
+    return (room.worker_id in run.avoid, trial, vram_left, free.cpu_m, free.ram_mb, free.slots, room.worker_id)
 
 
 def _placed(run: Waiting, room: WorkerRoom) -> Placement:
@@ -84,7 +91,7 @@ def _placed(run: Waiting, room: WorkerRoom) -> Placement:
 
 
 def _without(room: WorkerRoom, run: Waiting, placement: Placement) -> WorkerRoom:
-    return WorkerRoom(room.worker_id, room.free.minus(run.constraints.counted, placement.gpu_ids), room.engines)
+    return replace(room, free=room.free.minus(run.constraints.counted, placement.gpu_ids))
 
 
 def _why(run: Waiting, rooms: Iterable[WorkerRoom]) -> str:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gyoza.models.keys import Scope
 from gyoza.models.lifecycle import EventType, OpRunState
 from gyoza.models.reasons import Reason
+from gyoza.policy.quarantine import Cause
 from gyoza.server.schemas import (
     INT32,
     AttemptName,
@@ -272,10 +273,21 @@ class HeldOut(NamedOut):
     state: OpRunState
 
 
+class QuarantineOut(Out):
+    """It takes no more runs, but for one now and then: the canary."""
+
+    since: datetime
+    until: Annotated[datetime, Field(description="no canary before")]
+    cause: Annotated[Cause, Field(description="broken: attempts could not be run; failing: they failed")]
+    reason: Annotated[str, Field(description="one sentence for people")]
+    canaries: Annotated[Count, Field(description="how many have failed")]
+
+
 class WorkerOut(Out):
     id: str
     state: Annotated[Literal["alive", "late", "lost"], Field(description="late: silent for two heartbeats")]
     drain: bool
+    quarantine: QuarantineOut | None
     host_id: str
     resources: ResourcesOut
     room: RoomOut

@@ -25,6 +25,7 @@ from gyoza.control.place import place
 from gyoza.control.publish import publish
 from gyoza.control.reap import reap
 from gyoza.control.tidy import tidy
+from gyoza.control.trust import judge
 from gyoza.policy.liveness import Pace
 from gyoza.server.tail import Tail
 from gyoza.store.bell import FEED, OUTBOX, QUEUE, Bell
@@ -144,6 +145,10 @@ async def _publish(leading: Leading, epoch: int) -> Counts:
     return {"published": await publish(leading.database, epoch)}
 
 
+async def _judge(leading: Leading, epoch: int) -> Counts:
+    return await judge(leading.database, epoch, leading.database.clock.now())
+
+
 async def _tidy(leading: Leading, epoch: int) -> Counts:
     if leading.keeping is None:
         return {}
@@ -153,6 +158,7 @@ async def _tidy(leading: Leading, epoch: int) -> Counts:
 
 DUTIES = (
     Duty("scheduling", _schedule, QUEUE),
+    Duty("judging", _judge, NOTHING, TICK_S),
     Duty("publishing", _publish, OUTBOX, GATHER_S),
     Duty("tidying", _tidy, NOTHING, TIDY_REST_S, TIDY_IDLE_S),
 )

@@ -1,8 +1,10 @@
 """The queue as placement sees it: the first few runs of each distinct shape, however many wait."""
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
-from gyoza.models.reasons import RULES
+from gyoza.models.reasons import INFRA_LOSS_LIMIT, RULES
 from gyoza.models.resources import Constraints
 from gyoza.policy.placement import Waiting
 from gyoza.store.database import Connection
@@ -47,9 +49,12 @@ async def window(connection: Connection, per_shape: int = PER_SHAPE) -> list[Wai
                 SELECT a.held_by FROM attempts a
                 WHERE a.run_id = r.id AND a.attempt < r.current_attempt AND a.held_by IS NOT NULL
                     AND a.reason = ANY(%(elsewhere)s)
-            ) END
+            ) END,
+            r.user_failures + 1 < r.max_attempts AND r.infra_losses + 1 < %(infra_losses)s
         FROM shapes s, LATERAL (
-            SELECT q.id, q.current_attempt, q.queue_at, q.cpu_m, q.ram_mb, q.vram_mb, q.engines FROM runs q
+            SELECT q.id, q.current_attempt, q.queue_at, q.cpu_m, q.ram_mb, q.vram_mb, q.engines,
+                q.user_failures, q.infra_losses, q.max_attempts
+            FROM runs q
             WHERE q.state = 'PENDING' AND q.due AND q.shape = s.shape
                 AND (q.current_attempt = 1 OR NOT EXISTS (
                     SELECT FROM attempts a JOIN workers w ON w.id = a.held_by
@@ -60,9 +65,12 @@ async def window(connection: Connection, per_shape: int = PER_SHAPE) -> list[Wai
         WHERE s.shape IS NOT NULL
         ORDER BY row_number() OVER (PARTITION BY s.shape ORDER BY r.queue_at, r.id), r.queue_at, r.id LIMIT %(most)s
         """,
-        {"per_shape": per_shape, "most": MOST, "elsewhere": _ELSEWHERE},
+        {"per_shape": per_shape, "most": MOST, "elsewhere": _ELSEWHERE, "infra_losses": INFRA_LOSS_LIMIT},
     )
-    return [
-        Waiting(run_id, attempt, queue_at, Constraints(cpu_m, ram_mb, vram_mb), frozenset(engines), frozenset(avoid))
-        for run_id, attempt, queue_at, cpu_m, ram_mb, vram_mb, engines, avoid in await cursor.fetchall()
-    ]
+    return [_waiting(row) for row in await cursor.fetchall()]
+
+
+def _waiting(row: Sequence[Any]) -> Waiting:
+    run_id, attempt, queue_at, cpu_m, ram_mb, vram_mb, engines, avoid, spare = row
+    constraints = Constraints(cpu_m, ram_mb, vram_mb)
+    return Waiting(run_id, attempt, queue_at, constraints, frozenset(engines), frozenset(avoid), spare)

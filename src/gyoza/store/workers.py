@@ -1,14 +1,16 @@
 """Workers: who they are, what they have, when they were last seen."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, LiteralString
 
 import msgspec
 
 from gyoza.models.resources import Constraints, Free, Resources
 from gyoza.policy.placement import WorkerRoom
+from gyoza.policy.quarantine import Cause, Quarantine
+from gyoza.store import endings
 from gyoza.store.database import Connection
 
 
@@ -36,12 +38,21 @@ class Worker:
     seen_at: datetime
     evicted_at: datetime | None
     forgotten: bool
+    quarantine: Quarantine | None
 
 
+Crew = Mapping[str, Sequence[str]]
+"""The living workers that take work, with their engines."""
+
+_QUARANTINE = "quarantined_at, quarantine_cause, quarantine_reason, canary_at, canaries"
 _COLUMNS = (
     "id, instance, seq, host_id, resources, tags, engines, version, images, former, drain, registered_at, seen_at, "
-    "evicted_at, forgotten"
+    "evicted_at, forgotten, " + _QUARANTINE
 )
+_TRUSTED: LiteralString = """
+    quarantined_at = NULL, quarantine_cause = NULL, quarantine_reason = NULL, canary_at = NULL, canaries = 0,
+    trusted_at = %(now)s
+"""
 
 
 @dataclass(frozen=True)
@@ -133,15 +144,56 @@ async def evict(connection: Connection, worker_id: str, now: datetime, awaited_u
     )
 
 
-async def set_drain(connection: Connection, worker_id: str, drain: bool) -> None:
-    await connection.execute("UPDATE workers SET drain = %s WHERE id = %s", [drain, worker_id])
+async def drain(connection: Connection, worker_id: str) -> None:
+    await connection.execute("UPDATE workers SET drain = true WHERE id = %s", [worker_id])
+
+
+async def resume(connection: Connection, worker_id: str, now: datetime) -> None:
+    """Whoever says so trusts it."""
+    values = {"id": worker_id, "now": now}
+    await connection.execute("UPDATE workers SET drain = false, " + _TRUSTED + "WHERE id = %(id)s", values)
+
+
+async def trust(connection: Connection, worker_id: str, now: datetime) -> None:
+    """Its quarantine is over; what ended before does not count any more."""
+    await connection.execute("UPDATE workers SET " + _TRUSTED + "WHERE id = %(id)s", {"id": worker_id, "now": now})
+
+
+async def quarantine(connection: Connection, worker_id: str, how: Quarantine) -> None:
+    await connection.execute(
+        """
+        UPDATE workers SET quarantined_at = %s, quarantine_cause = %s, quarantine_reason = %s, canary_at = %s,
+            canaries = %s
+        WHERE id = %s
+        """,
+        [how.since, how.cause, how.reason, how.until, how.canaries, worker_id],
+    )
+
+
+async def quarantined(connection: Connection) -> list[tuple[str, Sequence[str], Quarantine]]:
+    """Those that live, with their engines."""
+    cursor = await connection.execute(
+        "SELECT id, engines, "
+        + _QUARANTINE
+        + " FROM workers WHERE quarantined_at IS NOT NULL AND evicted_at IS NULL AND NOT drain"
+    )
+    return [(worker_id, engines, _quarantine(row)) for worker_id, engines, *row in await cursor.fetchall()]
+
+
+async def crew(connection: Connection) -> Crew:
+    cursor = await connection.execute(
+        "SELECT id, engines FROM workers WHERE evicted_at IS NULL AND NOT drain AND quarantined_at IS NULL"
+    )
+    return dict(await cursor.fetchall())
 
 
 async def forget(connection: Connection, worker_id: str, now: datetime) -> None:
-    """Out of every list; the row stays, since the history of attempts refers to it."""
+    """Out of every list; the row stays, since the history of attempts refers to it. If it comes back, it is trusted."""
     await connection.execute(
-        "UPDATE workers SET forgotten = true, evicted_at = coalesce(evicted_at, %s), awaited_until = NULL WHERE id = %s",
-        [now, worker_id],
+        "UPDATE workers SET forgotten = true, evicted_at = coalesce(evicted_at, %(now)s), awaited_until = NULL, "
+        + _TRUSTED
+        + "WHERE id = %(id)s",
+        {"id": worker_id, "now": now},
     )
 
 
@@ -162,16 +214,37 @@ async def taken(
     return found
 
 
-async def rooms(connection: Connection) -> list[WorkerRoom]:
-    """What each living worker that takes work can still take: derived from live rows, never counted apart."""
+async def rooms(connection: Connection, now: datetime) -> list[WorkerRoom]:
+    """What each living worker that takes work can still take: derived from live rows, never counted apart.
+
+    One in quarantine takes a single run, its canary, when the time for it has come and no other one is under way or
+    has ended without having been judged.
+    """
     used = await taken(connection)
     cursor = await connection.execute(
-        "SELECT id, resources, engines FROM workers WHERE evicted_at IS NULL AND NOT drain ORDER BY id"
+        """
+        SELECT w.id, w.resources, w.engines, w.quarantined_at IS NOT NULL FROM workers w
+        WHERE w.evicted_at IS NULL AND NOT w.drain AND (w.quarantined_at IS NULL OR (
+            w.canary_at <= %(now)s
+            AND NOT EXISTS (
+                SELECT FROM attempts a
+                WHERE a.held_by = w.id AND a.settled_at IS NULL AND a.assigned_at >= w.canary_at)
+            AND NOT EXISTS (SELECT FROM attempts a WHERE """
+        + endings.CANARY_ENDED
+        + """)))
+        ORDER BY w.id
+        """,
+        {"now": now, "telling": endings.TELLING_REASONS},
     )
     return [
-        WorkerRoom(worker_id, left(resources_of(raw), used.get(worker_id, ())), frozenset(engines))
-        for worker_id, raw, engines in await cursor.fetchall()
+        _room(worker_id, left(resources_of(raw), used.get(worker_id, ())), engines, on_trial)
+        for worker_id, raw, engines, on_trial in await cursor.fetchall()
     ]
+
+
+def _room(worker_id: str, free: Free, engines: Sequence[str], on_trial: bool) -> WorkerRoom:
+    free = replace(free, slots=min(free.slots, 1)) if on_trial else free
+    return WorkerRoom(worker_id, free, frozenset(engines), on_trial)
 
 
 def left(resources: Resources, used: Sequence[tuple[Constraints, tuple[int, ...]]]) -> Free:
@@ -202,6 +275,12 @@ def _values(said: Registration, now: datetime) -> dict[str, Any]:
 
 def _worker(row: Sequence[Any]) -> Worker:
     worker_id, instance, seq, host_id, resources, tags, engines, version, images = row[:9]
-    former, drain, registered_at, seen_at, evicted_at, forgotten = row[9:]
+    former, drain, registered_at, seen_at, evicted_at, forgotten = row[9:15]
+    quarantine = None if row[15] is None else _quarantine(row[15:])
     said = Registration(worker_id, instance, seq, host_id, resources_of(resources), tags, engines, version, images)
-    return Worker(said, former, drain, registered_at, seen_at, evicted_at, forgotten)
+    return Worker(said, former, drain, registered_at, seen_at, evicted_at, forgotten, quarantine)
+
+
+def _quarantine(row: Sequence[Any]) -> Quarantine:
+    since, cause, reason, until, canaries = row
+    return Quarantine(since, Cause(cause), reason, until, canaries)

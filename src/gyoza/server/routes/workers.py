@@ -104,8 +104,9 @@ async def drain_worker(request: Request, worker_id: str) -> Response:
 
 @router.call("POST", "/workers/{worker_id}/resume", ADMIN, answer=WorkerOut, refuses=(WorkerNotFound,))
 async def resume_worker(request: Request, worker_id: str) -> Response:
-    """Give it work again."""
-    await workforce.resume(context(request).database, worker_id)
+    """Give it work again, whether it was drained or is in quarantine."""
+    server = context(request)
+    await workforce.resume(server.database, worker_id, server.now())
     return await _shown(request, worker_id)
 
 
