@@ -76,6 +76,31 @@ async def test_a_silent_worker_is_evicted_and_its_work_goes_elsewhere(alone: htt
     assert told(await alone.get("/workers/w1"))["holding"] == []
 
 
+async def test_a_patient_run_waits_for_its_worker_and_goes_on_when_it_is_back(alone: httpx.AsyncClient, worker: Hire):
+    for name, execution in (("patient", {"server_lost_s": 3600}), ("hasty", {})):
+        told(await alone.post("/definitions", json={"id": name, "image": "a", "execution": execution}), 201)
+    one = await worker().registered()
+    patient, hasty = [
+        told(await alone.post(f"/definitions/{name}/runs", json={}), 201) for name in ("patient", "hasty")
+    ]
+    first = await one.assignment()
+    second = await one.assignment(first)
+    for held in (first, second):
+        await one.report(held, event("STARTED"))
+    assert (await until(lambda: ended(alone, hasty)))["reason"] == "worker_lost"
+    assert told(await alone.get("/workers/w1"))["state"] == "lost"
+    waiting = await get(alone, patient)
+    assert (waiting["state"], waiting["current_attempt"], waiting["infra_losses"]) == ("RUNNING", 1, 0)
+    assert waiting["events"][-1]["type"] == "INFO"
+    assert waiting["events"][-1]["msg"].startswith("Worker w1 is silent since ")
+    refused(await one.send(one.report_of(first, event("PROGRESS", 10))), 409, "not_registered")
+    stop = {"run_id": hasty["id"], "attempt": 1, "reason": "worker_lost"}
+    assert told(await one.beat(first, second))["stop"] == [stop]
+    assert (await one.report(first, event("COMPLETED"), settled=True))["ok"] is True
+    done = await get(alone, patient)
+    assert (done["state"], done["current_attempt"], done["infra_losses"]) == ("COMPLETED", 1, 0)
+
+
 async def test_the_name_of_a_lost_worker_is_free_for_another_host(alone: httpx.AsyncClient, worker: Hire):
     one, other = await worker().registered(), worker(host="host-2")
     refused(await other.beat(), 409, "worker_name_taken")

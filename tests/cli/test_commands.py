@@ -229,12 +229,20 @@ def test_workers_are_listed_and_drained(little: Any, gyoza: Gyoza) -> None:
     gpu = {"id": 0, "uuid": "u", "name": "H100", "vram_mb": 80000, "foreign_mb": 0}
     resources = {"cpu": 8, "ram_mb": 16000, "slots": 16, "gpus": [gpu]}
     seen = "2026-03-01T12:00:00.000000+00:00"
+    common = {"resources": resources, "tags": ["eu"], "seen_at": seen}
+    doubt = {"since": seen, "until": seen, "cause": "broken", "reason": "All of it broke", "canaries": 2}
     little.workers = [
-        {"id": "w1", "resources": resources, "tags": ["eu"], "drain": True, "state": "alive", "seen_at": seen}
+        {"id": "w1", **common, "drain": True, "quarantine": doubt, "state": "alive"},
+        {"id": "w2", **common, "drain": False, "quarantine": doubt, "state": "alive"},
+        {"id": "w3", **common, "drain": False, "quarantine": doubt, "state": "lost"},
+        {"id": "w4", **common, "drain": False, "quarantine": None, "state": "alive"},
     ]
     assert gyoza("workers", "ls").stdout == (
-        "NAME  STATE     CPU  RAM MB  SLOTS  GPUS  TAGS  LAST SEEN (UTC)\n"
-        "w1    draining  8    16000   16     H100  eu    2026-03-01 12:00:00\n"
+        "NAME  STATE        CPU  RAM MB  SLOTS  GPUS  TAGS  LAST SEEN (UTC)\n"
+        "w1    draining     8    16000   16     H100  eu    2026-03-01 12:00:00\n"
+        "w2    quarantined  8    16000   16     H100  eu    2026-03-01 12:00:00\n"
+        "w3    lost         8    16000   16     H100  eu    2026-03-01 12:00:00\n"
+        "w4    alive        8    16000   16     H100  eu    2026-03-01 12:00:00\n"
     )
     assert gyoza("workers", "drain", "w1").stdout == "id     w1\ndrain  True\n"
     assert gyoza("workers", "resume", "w1").stdout == "id     w1\ndrain  False\n"

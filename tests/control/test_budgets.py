@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from gyoza.control import claim, feed, logs, place, tidy
+from gyoza.control import claim, feed, logs, place, tidy, trust
 from gyoza.control.append import append
 from gyoza.control.cancel import cancel
 from gyoza.control.query import get, page
@@ -19,7 +19,7 @@ from gyoza.server.filestore import Folder
 from gyoza.store import queue
 from gyoza.store.pages import Filters
 
-from .stage import COMPLETED, STARTED, Cluster, said
+from .stage import COMPLETED, STARTED, Cluster, failed, said
 from .test_tidy import Keeper, over, published
 
 COUNTED = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
@@ -117,6 +117,31 @@ async def test_a_look_at_what_is_assigned(cluster: Cluster, counted: Counted):
 async def test_a_turn_of_the_reaper_with_nothing_to_reap(cluster: Cluster, counted: Counted):
     with counted.within(3):
         assert await cluster.reap() == {"evicted": 0, "expired": 0}
+
+
+@pytest.mark.parametrize("number", [1, 30])
+async def test_the_eviction_of_a_worker(cluster: Cluster, counted: Counted, number: int):
+    for _ in range(number):
+        await cluster.running()
+    cluster.later(30)
+    with counted.within(13):
+        assert (await cluster.reap())["evicted"] == 1
+
+
+async def test_a_look_at_whether_any_worker_is_in_doubt(cluster: Cluster, counted: Counted):
+    for _ in range(4):
+        held = await cluster.running()
+        await cluster.tell(held, 2, failed(), settled=True)
+    with counted.within(1):
+        assert await trust.judge(cluster.database, cluster.epoch, cluster.now) == {}
+
+
+async def test_judging_workers(cluster: Cluster, counted: Counted):
+    for _ in range(30):
+        held = await cluster.running()
+        await cluster.tell(held, 2, failed(), settled=True)
+    with counted.within(6):
+        await trust.judge(cluster.database, cluster.epoch, cluster.now)
 
 
 @pytest.mark.parametrize("number", [0, 1, 30])

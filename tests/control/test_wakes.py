@@ -116,6 +116,13 @@ async def test_a_drain_wakes_the_worker(cluster: Cluster, listener: Listener):
     assert "w1" in rung
 
 
+async def test_a_resumed_worker_wakes_the_queue(cluster: Cluster, listener: Listener):
+    await cluster.beat()
+    await workforce.drain(cluster.database, "w1", cluster.now)
+    (rung,) = await listener.rung_by(workforce.resume(cluster.database, "w1", cluster.now))
+    assert {"queue", "w1"} <= set(json.loads(rung))
+
+
 async def test_what_is_refused_wakes_nobody(cluster: Cluster, listener: Listener):
     held = await cluster.assigned()
     assert await listener.rung_by(cluster.tell(held, 1, COMPLETED)) == []

@@ -82,6 +82,26 @@ def test_a_worker_that_was_frozen_for_longer_than_its_lease_changes_nothing_and_
     assert served.story(run_id) == story
 
 
+def test_a_worker_that_was_frozen_goes_on_with_a_run_that_has_the_patience(served: Stage, hire: Hire, gate: Gate):
+    definition = served.client.get_definition(gate.op)
+    served.client.upsert_definition({**definition, "execution": {**definition["execution"], "server_lost_s": 600}})
+    frozen = hire("patient")
+    (run_id,) = served.submit(gate.op)
+    gate.started((run_id, 1))
+    frozen.send(signal.SIGSTOP)
+    until(lambda: served.client.get_worker("patient")["state"] == "lost", "its lease is over")
+    until(lambda: "INFO 1" in served.story(run_id), "the run says that it waits")
+    assert served.client.get_run(run_id)["state"] == "RUNNING"
+    frozen.send(signal.SIGCONT)
+    until(lambda: served.client.get_worker("patient")["state"] == "alive", "it is back")
+    gate.open()
+    run = served.ended(run_id)
+    assert (run["state"], run["outputs"], run["current_attempt"]) == ("COMPLETED", {"attempt": 1}, 1)
+    assert (run["infra_losses"], run["user_failures"]) == (0, 0)
+    assert gate.arrivals() == [(run_id, 1)]
+    assert served.story(run_id) == ["ASSIGNED 1", "STARTED 1", "INFO 1", "INFO 1", "COMPLETED 1"]
+
+
 def test_a_second_worker_of_the_same_folder_takes_over_and_the_first_one_exits_and_says_why(
     served: Stage, hire: Hire, gate: Gate
 ):

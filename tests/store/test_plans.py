@@ -306,6 +306,17 @@ async def test_what_is_beyond_its_deadline_is_found_by_it_the_oldest_first(expla
     assert "Sort" not in {node["Node Type"] for plan in Explaining.plans for node in nodes(plan)}, plans
 
 
+@pytest.mark.parametrize(
+    "name", ["whether any worker is in doubt", "how the newest attempts ended", "how canaries ended"]
+)
+async def test_the_newest_endings_are_read_in_the_order_of_their_index(name: str, explained: Any):
+    plans = await explained(ASKED[name])
+    assert "attempts_ended" in used(), plans
+    limits = [node for plan in Explaining.plans for node in nodes(plan) if node["Node Type"] == "Limit"]
+    assert limits, plans
+    assert "Sort" not in {each["Node Type"] for limit in limits for each in nodes(limit)}, plans
+
+
 async def test_runs_that_may_go_are_found_by_their_own_time_and_by_their_end_and_never_sorted(explained: Any):
     plans = await explained(lambda c: retention.lock_due(c, NOW, NOW, 100, 10_000))
     assert {"runs_leaving", "runs_ended"} < used(), plans

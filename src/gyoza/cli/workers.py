@@ -80,5 +80,5 @@ def _row(worker: dict[str, Any]) -> tuple[Any, ...]:
 
 def _state(worker: dict[str, Any]) -> str:
     """For one that lives, what keeps runs from it."""
-    kept_by = "draining" if worker["drain"] else "quarantined" if worker["quarantine"] else None
+    kept_by = "draining" if worker["drain"] else "quarantined" if worker.get("quarantine") else None
     return kept_by if kept_by and worker["state"] == "alive" else worker["state"]
