@@ -19,7 +19,7 @@ from gyoza.models.bundle import Bundle
 from gyoza.models.errors import AttemptError
 from gyoza.worker.engines import Job, Owner, Ready
 from gyoza.worker.engines.cleanup import remove_folder
-from gyoza.worker.engines.container import Host, container_config
+from gyoza.worker.engines.container import LOGS, Host, container_config
 from gyoza.worker.engines.docker import Docker
 from gyoza.worker.engines.dockerd import connect, disconnect, owned, remove
 
@@ -72,7 +72,7 @@ async def test_limits_and_labels_are_really_set(
     host = shown["HostConfig"]
     assert (host["Memory"], host["MemorySwap"], host["NanoCpus"]) == (64 * 2**20, 64 * 2**20, 500_000_000)
     assert (host["PidsLimit"], host["SecurityOpt"], host["Init"]) == (4096, ["no-new-privileges"], True)
-    assert host["LogConfig"]["Config"] == {"max-size": "16m", "max-file": "2"}
+    assert host["LogConfig"] == LOGS
     inherited = ("gyoza.bundle", "gyoza.builder")
     assert {name: value for name, value in shown["Config"]["Labels"].items() if name not in inherited} == {
         "gyoza.cluster": owner.cluster,

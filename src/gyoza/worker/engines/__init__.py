@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gyoza.models.bundle import Bundle
+from gyoza.worker.engines.log import Log
 
 Say = Callable[[str], object]
 """Takes a sentence for the run's timeline."""
@@ -53,6 +54,8 @@ class Job:
     gpus: Sequence[str] = ()
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     network: bool = True
+    log: Log | None = field(default=None, compare=False)
+    """Where the op's output goes; None: into a log of its own, beside `io_dir`, that ends with the program."""
 
     @property
     def name(self) -> str:
@@ -112,7 +115,7 @@ class Running(Protocol):
         ...
 
     async def log_tail(self, size: int = 2000) -> str:
-        """The last `size` characters of what it wrote to stdout and stderr."""
+        """The last `size` characters of what it wrote to stdout and stderr: when it has ended, of all that it wrote."""
         ...
 
 

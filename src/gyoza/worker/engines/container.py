@@ -11,7 +11,9 @@ IO = "/gyoza/io"
 PIDS = 4096
 LEAST_RAM_MB = 6
 """The engine refuses less."""
-LOGS = {"Type": "json-file", "Config": {"max-size": "16m", "max-file": "2"}}
+RECORD_BYTES = 16 * 2**20
+LOGS = {"Type": "local", "Config": {"max-size": str(RECORD_BYTES), "max-file": "2", "compress": "false"}}
+"""The engine's own record of the output, in two files. `json-file`, the usual driver, spoils what is not UTF-8."""
 OP_USER = "65532:65532"
 
 

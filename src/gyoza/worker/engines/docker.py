@@ -34,6 +34,8 @@ from gyoza.worker.engines.container import (
 from gyoza.worker.engines.dockerd import ANSWER_S, TROUBLE, handle, insist, is_away, why
 from gyoza.worker.engines.images import Images
 from gyoza.worker.engines.inventory import Inventory
+from gyoza.worker.engines.log import Log, kept_in
+from gyoza.worker.engines.recording import Recording
 from gyoza.worker.engines.trimming import Watermark
 from gyoza.worker.engines.usage import Usage, read_cgroup, read_pids, read_stats
 
@@ -140,8 +142,9 @@ class Docker:
         self._active.add(job.name)
         try:
             client, host = await self._client_or("start_failed")
-            async with _contained(Container(client, job, ready, self._owner, host)) as container:
-                yield container
+            with kept_in(job.log, job.io_dir.parent) as log:
+                async with _contained(Container(client, job, ready, self._owner, host, log)) as container:
+                    yield container
         finally:
             self._active.discard(job.name)
 
@@ -176,9 +179,11 @@ async def _contained(container: "Container") -> AsyncGenerator["Container"]:
 class Container:
     """A `Running`: one container, from its creation to its removal."""
 
-    def __init__(self, client: aiodocker.Docker, job: Job, ready: Ready, owner: Owner, host: Host):
+    def __init__(self, client: aiodocker.Docker, job: Job, ready: Ready, owner: Owner, host: Host, log: Log):
         self._client, self._job, self._ready, self._owner, self._host = client, job, ready, owner, host
         self._handle = handle(client, job.name)
+        self._log = log
+        self._recording = Recording(client, job.name, log)
         self._usage = Usage()
         self._host_pid, self._id = 0, ""
         self._may_exist = False
@@ -213,6 +218,7 @@ class Container:
             raise
 
     async def start(self) -> None:
+        await self._recording.attach()
         try:
             await self._handle.start()
         except (DockerError, *TROUBLE) as error:
@@ -226,6 +232,7 @@ class Container:
         finally:
             measuring.cancel()
             await asyncio.wait({measuring})
+        await self._recording.finish()
         await self._reclaim()
         await self._see_if_entry_ran(state["ExitCode"])
         return self._exit(state)
@@ -291,16 +298,19 @@ class Container:
             await insist(lambda: self._handle.kill(signal=signal), f"send {signal} to container {self._job.name}")
 
     async def log_tail(self, size: int = 2000) -> str:
-        return await dockerd.log_tail(self._client, self._job.name, size)
+        return self._log.tail(size)
 
     async def end(self) -> None:
         """Remove it, running or not, started or not; returns once the engine says that it is gone."""
         if self._may_exist:
             await dockerd.remove(self._client, self._job.name)
             await self._reclaim()
-        if self._ended is not None:
+        if self._ended is None:
+            await self._recording.close(within_s=0)
+        else:
             self._ended.cancel()
             await asyncio.gather(self._ended, return_exceptions=True)
+            await self._recording.close()
 
     async def _reclaim(self) -> None:
         """Give the files of the op to a worker that is not root, which else could neither read nor remove them.

@@ -5,6 +5,7 @@ import errno
 import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any, Protocol, TypeVar
 
@@ -17,6 +18,8 @@ T = TypeVar("T")
 
 ANSWER_S = 5.0
 TIMEOUT = aiohttp.ClientTimeout(total=60)
+PATIENT = aiohttp.ClientTimeout(total=None, sock_connect=ANSWER_S, sock_read=60)
+ENDLESS = aiohttp.ClientTimeout(total=None, sock_connect=ANSWER_S)
 TROUBLE = (aiohttp.ClientError, TimeoutError, OSError, json.JSONDecodeError)
 """Besides DockerError 900: the engine is out of reach, or the connection was lost in the middle."""
 
@@ -178,21 +181,26 @@ async def images_in_use(client: aiodocker.Docker) -> set[str]:
     return {str(container["ImageID"]) for container in found}
 
 
-async def log_tail(client: aiodocker.Docker, container: str, size: int) -> str:
-    """The last `size` characters of both streams; empty where there are none or nobody answers."""
-    params = {"stdout": "1", "stderr": "1", "tail": str(max(min(size, 1000), 1))}
-    tail = b""
-    try:
-        async with client.session.get(_url(client, container, "logs"), params=params, timeout=TIMEOUT) as response:
-            while response.status == 200:
-                header = await response.content.readexactly(8)  # stream, three zeros, length
-                tail += await response.content.readexactly(int.from_bytes(header[4:], "big"))
-                tail = tail[-4 * size :]
-    except asyncio.IncompleteReadError:
-        pass  # the end
-    except TROUBLE:
-        return ""
-    return tail.decode("utf-8", "replace")[-size:] if size > 0 else ""
+async def attach(client: aiodocker.Docker, container: str) -> aiohttp.ClientResponse:
+    """The container's output from now on, as a raw stream: all of it, where the container is started only then."""
+    params = {"stream": "1", "stdout": "1", "stderr": "1"}
+    url = _url(client, container, "attach")
+    return await client.session.post(url, params=params, timeout=ENDLESS, raise_for_status=True)
+
+
+@asynccontextmanager
+async def record(client: aiodocker.Docker, container: str, since: int | None) -> AsyncGenerator[aiohttp.StreamReader]:
+    """What the engine has kept of the output: a raw stream, of which each frame is an entry, behind its time.
+
+    `since`: nanoseconds since 1970; without older entries. DockerError where the engine refuses.
+    """
+    params = {"stdout": "1", "stderr": "1", "timestamps": "1"}
+    if since is not None:
+        params["since"] = f"{since // 10**9}.{since % 10**9:09}"
+    async with client.session.get(_url(client, container, "logs"), params=params, timeout=PATIENT) as response:
+        if response.status >= 400:
+            raise DockerError(response.status, (await response.json())["message"])
+        yield response.content
 
 
 async def steps(

@@ -24,13 +24,16 @@ from gyoza.models.errors import AttemptError
 from gyoza.worker.engines import Exit, Job, Owner, Ready, Say, silent
 from gyoza.worker.engines.cleanup import remove_folder, to_the_end
 from gyoza.worker.engines.environments import digests_in, environment
-from gyoza.worker.engines.log import BoundedLog
+from gyoza.worker.engines.frames import STDOUT
+from gyoza.worker.engines.log import Log, kept_in
 from gyoza.worker.engines.tree import Tree, cpu_s, kill, kill_all, marked, ram
 from gyoza.worker.engines.usage import MB, Usage
 
 KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR")
 OWNER = "GYOZA_OWNER"
 LOOK_S = 0.1
+PART = 64 * 2**10
+LAST_BYTES_S = 2.0
 
 
 class Process:
@@ -78,16 +81,24 @@ class Process:
         if job.name in self._active:
             raise AttemptError("start_failed", f"Attempt {job.attempt} of run '{job.run_id}' runs here already")
         self._active.add(job.name)
+        try:
+            with kept_in(job.log, job.io_dir.parent) as log:
+                async with self._made(job, ready, log) as program:
+                    yield program
+        finally:
+            self._active.discard(job.name)
+
+    @asynccontextmanager
+    async def _made(self, job: Job, ready: Ready, log: Log) -> AsyncGenerator["Program"]:
         folder = self._runs / job.name
         program: Program | None = None
         try:
             await to_the_end(asyncio.to_thread(_make_room, folder, Path(ready.name)))
-            program = Program(job, self._env(job, Path(ready.name), folder), folder)
+            program = Program(job, self._env(job, Path(ready.name), folder), folder, log)
             await to_the_end(program.start())
             yield program
         finally:
             await to_the_end(_leave(program, folder))
-            self._active.discard(job.name)
 
     def _env(self, job: Job, home: Path, folder: Path) -> dict[str, str]:
         env = {name: os.environ[name] for name in KEPT if name in os.environ}
@@ -152,20 +163,19 @@ async def _leave(program: "Program | None", folder: Path) -> None:
 class Program:
     """A `Running`: one process, what it started, and its output."""
 
-    def __init__(self, job: Job, env: dict[str, str], folder: Path):
+    def __init__(self, job: Job, env: dict[str, str], folder: Path, log: Log):
         self._job, self._env, self._folder = job, env, folder
         self._limit = job.ram_mb * MB
         self._tree = Tree({name: env[name] for name in (OWNER, "GYOZA_RUN_ID", "GYOZA_ATTEMPT")})
         self._usage = Usage()
         self._oom_killed = False
-        self._log = BoundedLog(folder / "log")
-        self._pipe: asyncio.ReadTransport | None = None
+        self._log = log
+        self._output: Output | None = None
         self._ended: asyncio.Task[Exit] | None = None
 
     async def start(self) -> None:
         reading, writing = os.pipe()
-        loop = asyncio.get_running_loop()
-        self._pipe, _ = await loop.connect_read_pipe(lambda: self._log, os.fdopen(reading, "rb", buffering=0))
+        self._output = await Output.read_from(reading, self._log)
         try:
             process = self._spawn(writing)
         finally:
@@ -202,7 +212,8 @@ class Program:
             await asyncio.wait({exited}, timeout=pause)
             pause = min(pause * 2, LOOK_S)
         await kill_all(self._tree)
-        await self._log.ended(within_s=1)
+        assert self._output is not None
+        await self._output.ended()
         code, seconds = exited.result()
         return Exit(
             exit_code=code if code >= 0 else 128 - code,
@@ -241,14 +252,39 @@ class Program:
         await kill_all(self._tree)
         if self._ended is not None:
             await asyncio.wait({self._ended})
-        if self._pipe is None:
-            self._log.connection_lost(None)
-        else:
-            self._pipe.close()
-            await self._log.ended(within_s=1)
+        if self._output is not None:
+            await self._output.ended()
 
     async def log_tail(self, size: int = 2000) -> str:
-        return await asyncio.to_thread(self._log.tail, size)
+        return self._log.tail(size)
+
+
+class Output:
+    """What comes through a pipe, into a log."""
+
+    def __init__(self, pipe: asyncio.ReadTransport, stream: asyncio.StreamReader, log: Log):
+        self._pipe, self._stream, self._log = pipe, stream, log
+        self._reading = asyncio.create_task(self._read())
+
+    @classmethod
+    async def read_from(cls, descriptor: int, log: Log) -> "Output":
+        stream = asyncio.StreamReader(limit=PART)
+        file = os.fdopen(descriptor, "rb", buffering=0)
+        loop = asyncio.get_running_loop()
+        pipe, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), file)
+        return cls(pipe, stream, log)
+
+    async def _read(self) -> None:
+        while data := await self._stream.read(PART):
+            self._log.write([(STDOUT, data)])
+
+    async def ended(self) -> None:
+        """Until the last byte; or for a while, where somebody who escaped holds the pipe open."""
+        await asyncio.wait({self._reading}, timeout=LAST_BYTES_S)
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
+        self._pipe.close()
+        self._log.end()
 
 
 def _forbid_core_files(pid: int) -> None:
