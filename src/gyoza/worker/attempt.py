@@ -17,6 +17,7 @@ from gyoza.worker.reports import Verdict
 from gyoza.worker.steps.events import events
 from gyoza.worker.steps.image import image
 from gyoza.worker.steps.inputs import inputs
+from gyoza.worker.steps.logs import logs
 from gyoza.worker.steps.outputs import collect, said_error
 from gyoza.worker.steps.program import program
 from gyoza.worker.steps.taken_up import taken_up
@@ -24,7 +25,7 @@ from gyoza.worker.steps.vram import vram
 from gyoza.worker.steps.workspace import workspace
 from gyoza.worker.work import NotOurs, Work
 
-STEPS = (taken_up, workspace, inputs, image, program, vram, events)
+STEPS = (taken_up, workspace, inputs, image, logs, program, vram, events)
 LONGEST_MESSAGE = 8000
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNFIT = ("malformed", "too_large")

@@ -44,8 +44,9 @@ async def work(settings: WorkerSettings, say: Say) -> None:
         await _check_key(client, identity.name)
         engine, why = await choose_engine(settings, Owner(cluster, identity.host_id, identity.name))
         try:
-            place = Place(identity.name, settings.folder, engine, client, Gpus(nvml.library()))
-            agent = Agent(identity, Machine(settings, place.gpus).resources, settings.tags, place)
+            gpus, log_limit = Gpus(nvml.library()), settings.log_limit_mb * 2**20
+            place = Place(identity.name, settings.folder, engine, client, gpus, log_limit)
+            agent = Agent(identity, Machine(settings, gpus).resources, settings.tags, place)
             await _succeed(agent, settings.folder / "attempts", engine)
             async with alive(
                 agent.pulse, settings.health_port, lambda: {"worker": identity.name, "holds": agent.holds}

@@ -32,6 +32,7 @@ class WorkerSettings:
     base_image: str | None = None
     allowed_images: Sequence[str] = ()
     image_disk: Watermark = field(default_factory=Watermark)
+    log_limit_mb: int = 64
 
     @classmethod
     def from_environment(
@@ -71,6 +72,7 @@ class WorkerSettings:
             base_image=environ.get("GYOZA_BASE_IMAGE") or None,
             allowed_images=_listed(environ.get("GYOZA_ALLOWED_IMAGES")),
             image_disk=_watermark(environ.get("GYOZA_IMAGE_DISK_PERCENT")),
+            log_limit_mb=_megabytes(environ.get("GYOZA_LOG_LIMIT_MB") or "64", "GYOZA_LOG_LIMIT_MB"),
         )
 
 
@@ -92,6 +94,12 @@ def _port(text: str | None) -> int | None:
         return None
     if not text.isdecimal() or not 0 < int(text) < 2**16:
         raise StartUpError(f"GYOZA_WORKER_HEALTH_PORT is '{text}': set it to a port, 1 to 65535")
+    return int(text)
+
+
+def _megabytes(text: str, name: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 2**20:
+        raise StartUpError(f"{name} must be a whole number from 1 to {2**20}, not '{text}'")
     return int(text)
 
 

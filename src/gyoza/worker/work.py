@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from gyoza.models.bundle import Bundle
 from gyoza.models.definition import Execution, InputSpecs, Timeouts
 from gyoza.models.resources import Constraints
 from gyoza.worker.engines import Engine, Exit, Job, Ready, Running
+from gyoza.worker.engines.log import LIMIT
 from gyoza.worker.gpus import Gpus, Share
 from gyoza.worker.reports import Lease, Telling
+from gyoza.worker.shipping import Shipper
 
 START_S = 60.0
 """Default of `timeouts.start_s`: from the engine being asked to start the program to its having started."""
@@ -91,12 +94,18 @@ class Place:
     engine: Engine
     client: AsyncGyozaClient
     gpus: Gpus = field(default_factory=Gpus)
+    log_limit: int = LIMIT
+    """How many bytes the log of an attempt may have."""
+
+    @cached_property
+    def shipper(self) -> Shipper:
+        return Shipper(self.client)
 
 
 @dataclass
 class Work:
-    """Filled in on the way: `io_dir` by the step workspace, `job` and `ready` by image, `running` by program; `end`
-    once the program has ended, `outcome` (the event to tell) once it is known what it came to.
+    """Filled in on the way: `io_dir` by the step workspace, `job` and `ready` by image, `job.log` by logs, `running` by
+    program; `end` once the program has ended, `outcome` (the event to tell) once it is known what it came to.
     """
 
     assignment: Assignment
