@@ -143,7 +143,7 @@ class LittleGyoza:
             return problem(404, "run_not_found", f"OpRun '{request.path_params['id']}' not found")
         self.asked = dict(request.query_params)
         headers = {"Gyoza-Attempt": "1", "Gyoza-Log-Ended": "false" if self.logs[1:] else "true"}
-        return Response(self.logs.pop(0), headers=headers)
+        return Response(self.logs.pop(0) if self.logs else b"", headers=headers)
 
     def step(self, event: dict[str, Any]) -> None:
         number = len(self.events)

@@ -139,6 +139,21 @@ def test_following_shows_the_life_and_prints_the_outputs(little: Any, count: Any
     ]
 
 
+def test_following_shows_what_the_op_writes_as_a_terminal_would(little: Any, count: Any, gyoza: Gyoza) -> None:
+    little.logs = [b"one\nlong l", b"ine\n10%\r", b"99%\r\n\x1b[31m[bold]\xff\n", b"the end"]
+    little.script = script(STARTED, COMPLETED)
+    result = gyoza("run", "count", "--follow")
+    assert json.loads(result.stdout) == {"n": 3, "text": "é"}
+    shown = [line for line in result.stderr.splitlines() if " | " in line]
+    assert shown == [
+        "          | one",
+        "          | long line",
+        "          | 99%",
+        "          | \ufffd[31m[bold]\ufffd",
+        "          | the end",
+    ]
+
+
 def test_on_a_terminal_there_is_a_bar_under_the_lines(
     little: Any, count: Any, gyoza: Gyoza, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,7 +217,7 @@ def test_out_saves_every_file_that_the_outputs_name(little: Any, count: Any, gyo
 
 def test_a_server_that_restarts_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
     def told(number: int, event: dict[str, Any]) -> httpx.Response:
-        row = {"id": number, "t": "2026-03-01T12:00:00.000000+00:00", "msg": "", "payload": None, **event}
+        row = {"id": number, "t": "2026-03-01T12:00:00.000000+00:00", "msg": "", "payload": None, "attempt": 1, **event}
         row |= {"state": row.pop("run")["state"]}
         return httpx.Response(200, headers=SSE, text=f"id: {number}\ndata: {json.dumps(row)}\n\n")
 
@@ -218,6 +233,8 @@ def test_a_server_that_restarts_is_waited_for(capsys: pytest.CaptureFixture[str]
     asked: list[str | None] = []
 
     def play(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/logs"):
+            return httpx.Response(404, json={"code": "run_not_found"}, request=request)
         asked.append(request.headers.get("Last-Event-ID"))
         answer = answers.pop(0)
         if isinstance(answer, httpx.Response):

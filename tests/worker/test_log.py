@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gyoza.worker.engines.frames import Frames
 from gyoza.worker.engines.log import END, Log
 from gyoza.worker.engines.marks import Entry, Mark, Search
+from gyoza.worker.redaction import Redactor
 
 LIMIT = 64 * 2**10
 
@@ -132,6 +133,17 @@ def test_streams_are_filtered_each_for_itself(tmp_path: Path) -> None:
         assert log.read(0, 100) == b"[error]X"
         log.end()
         assert log.read(0, 100) == b"[error]Xsec"
+
+
+def test_a_secret_never_comes_into_the_file_however_it_arrives(tmp_path: Path) -> None:
+    secret = b"correct horse battery"
+    with closing(Log(tmp_path / "log", new_filter=lambda: Redactor([secret]))) as log:
+        for byte in b"it is " + secret + b", they say":
+            log.write([(1, bytes([byte])), (2, b".")])
+            assert b"correct horse" not in log.read(0, 1000)
+        log.end()
+        said = log.read(0, 1000).replace(b".", b"")
+    assert said == b"it is ***, they say"
 
 
 PIECES = st.lists(st.tuples(st.sampled_from([1, 2]), st.binary(max_size=20)), max_size=8)

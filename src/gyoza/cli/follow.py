@@ -1,8 +1,9 @@
-"""A run on the terminal: its events as they come, above a bar that shows its progress."""
+"""A run on the terminal: its events and what it writes, as they come, above a bar that shows its progress."""
 
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from gyoza.cli.live import Live
 from gyoza.cli.output import note, plain
 from gyoza.models.lifecycle import OpRunState
 
@@ -14,12 +15,16 @@ def follow(client: "GyozaClient", run_id: str) -> dict[str, Any]:
     """Show the run's life until it has ended; the run as it is then."""
     after = None
     with Screen() as screen:
+        live = Live(client, run_id, screen.print)
         while True:
             for event in client.watch(run_id, after, lost=_say_lost):
                 screen.show(event)
                 after = event["id"]
+                if event["type"] == "STARTED":
+                    live.see(event["attempt"])
             run = client.get_run(run_id)
             if OpRunState(run["state"]).is_terminal:  # else somebody has retried it meanwhile
+                live.finish()
                 return run
 
 
@@ -57,7 +62,10 @@ class Screen:
             self._bar.update(self._task, completed=0)
         self._bar.update(self._task, description=event["state"], refresh=kind != "PROGRESS")
         if not (self._live and kind == "PROGRESS"):
-            self._bar.console.print(line(event), markup=False, highlight=False, soft_wrap=True)
+            self.print(line(event))
+
+    def print(self, text: str) -> None:
+        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def line(event: dict[str, Any]) -> str:

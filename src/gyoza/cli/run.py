@@ -36,7 +36,9 @@ Tags = Annotated[list[str] | None, typer.Option("--tag", help="To find it by. Ma
 IdempotencyKey = Annotated[
     str | None, typer.Option(metavar="KEY", help="Said again with the same key and inputs, it is the same run.")
 ]
-Follow = Annotated[bool, typer.Option("--follow", "-f", help="Show its life, and print its outputs at the end.")]
+Follow = Annotated[
+    bool, typer.Option("--follow", "-f", help="Show its life and what it writes, and print its outputs at the end.")
+]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Follow, and save the files it puts out here.")]
 
 

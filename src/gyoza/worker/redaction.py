@@ -35,6 +35,11 @@ class Redactor:
         """Bytes of the longest form; 0 where there is nothing to take out."""
         return len(self._forms[-1]) if self._forms else 0
 
+    @property
+    def held(self) -> int:
+        """How many bytes are held back just now."""
+        return len(self._held)
+
     def feed(self, data: bytes) -> bytes:
         """What of it, and of what was held back, may go out."""
         data = self._held + data

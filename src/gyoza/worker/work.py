@@ -112,6 +112,7 @@ class Work:
     place: Place
     telling: Telling
     io_dir: Path = field(default_factory=Path)
+    secrets: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
     job: Job | None = None
     ready: Ready | None = None
     running: Running | None = None

@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 
 from gyoza.worker.engines.cleanup import to_the_end
-from gyoza.worker.engines.log import Log, Plain
+from gyoza.worker.engines.log import Log
+from gyoza.worker.redaction import Redactor
 from gyoza.worker.shipping import Shipment
 from gyoza.worker.work import Work
 
@@ -20,8 +21,8 @@ LEAVING_WITHIN_S = 1.0
 async def logs(work: Work) -> AsyncGenerator[None]:
     """Open before the program starts. Whoever sees the run's end finds its whole log, unless that takes too long."""
     assert work.job is not None
-    path = work.io_dir.parent / "log"
-    with closing(Log(path, limit=work.place.log_limit, new_filter=Plain, goes_on=True)) as log:
+    file, limit = work.io_dir.parent / "log", work.place.log_limit
+    with closing(Log(file, limit=limit, new_filter=lambda: Redactor(work.secrets.values()), goes_on=True)) as log:
         work.job = replace(work.job, log=log)
         shipping = asyncio.create_task(Shipment(work.place.shipper, work.assignment.lease, log).run())
         try:
