@@ -19,9 +19,11 @@ from hypothesis.stateful import (
 
 from gyoza.control.append import append
 from gyoza.control.report import Report
+from gyoza.control.submit import AdHoc, OfDefinition, Options
+from gyoza.models.definition import Execution, OpDefinition
 from gyoza.models.errors import NotRegistered, Refusal
 from gyoza.models.lifecycle import EventType as E
-from gyoza.models.resources import Resources
+from gyoza.models.resources import Constraints, Resources
 from gyoza.policy.life import Happening
 from gyoza.store.database import Database
 
@@ -32,11 +34,18 @@ T = TypeVar("T")
 
 WORKERS = {"w1": 2000, "w2": 3000}
 ENDINGS = ["COMPLETED", "FAILED op_error", "FAILED disk_full"]
+CPUS = [1000, 2000]
+PATIENCE_S = 40.0
 EVENTS = [None, "STARTED", "PROGRESS", *ENDINGS]
 
 workers = st.sampled_from(sorted(WORKERS))
 picks = st.integers(0, 5)
 events = st.sampled_from(EVENTS)
+
+
+def patient(cpu_m: int) -> OpDefinition:
+    execution = Execution(server_lost_s=PATIENCE_S)
+    return OpDefinition(f"patient-{cpu_m}", image="busybox", constraints=Constraints(cpu_m), execution=execution)
 
 
 def happening(event: str) -> Happening:
@@ -58,6 +67,8 @@ class AnyCourse(RuleBasedStateMachine):
         super().__init__()
         self.do(self.cluster.clear())
         self.do(self.cluster.lead())
+        for cpu_m in CPUS:
+            self.do(self.cluster.deploy(patient(cpu_m)))
         self.truth = Truth({name: Worker(cpu_m) for name, cpu_m in WORKERS.items()})
         self.applied: Report | None = None
 
@@ -81,14 +92,20 @@ class AnyCourse(RuleBasedStateMachine):
         for name in WORKERS:
             self.beat(name)
         for attempts in range(1, runs + 1):
-            self.submit(attempts, 1000)
+            self.submit(attempts, 1000, waits=attempts == 1)
         self.hand_out()
 
-    @rule(attempts=st.integers(1, 3), cpu_m=st.sampled_from([1000, 2000]))
-    def submit(self, attempts: int, cpu_m: int):
+    @rule(attempts=st.integers(1, 3), cpu_m=st.sampled_from(CPUS), waits=st.booleans())
+    def submit(self, attempts: int, cpu_m: int, waits: bool):
+        """`waits`: its op has more patience with a silent worker than a lease lasts."""
         self.cluster.later(0.001)  # so that the order of ids, and with it the course, can be repeated
-        run_id = self.do(self.cluster.submit(attempts=attempts, cpu_m=cpu_m))
-        self.truth.runs[run_id] = Run(attempts, cpu_m)
+        options = Options(retry_policy={"max_attempts": attempts})
+        name = patient(cpu_m).id
+        wanted = (
+            OfDefinition(name, {}, {}, options=options) if waits else AdHoc("busybox", {}, options, Constraints(cpu_m))
+        )
+        run_id = self.do(self.cluster.ask_for(wanted)).id
+        self.truth.runs[run_id] = Run(attempts, cpu_m, PATIENCE_S if waits else 0)
 
     @rule(seconds=st.sampled_from([1, 10, 25, 61]), heard=st.sampled_from([(), ("w1",), ("w2",), ("w1", "w2")]))
     def time_passes(self, seconds: int, heard: tuple[str, ...]):

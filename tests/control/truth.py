@@ -19,8 +19,11 @@ LEASE_S, START_S = 20, 60
 
 @dataclass
 class Run:
+    """`patience_s`: for how long a silent worker is waited for, where that is longer than its lease."""
+
     attempts: int
     cpu_m: int
+    patience_s: float = 0
     state: str = "PENDING"
     attempt: int = 1
     spent: dict[str, int] = field(default_factory=lambda: {"user": 0, "infra": 0, "none": 0})
@@ -77,6 +80,7 @@ class Worker:
     cpu_m: int
     seen_at: datetime | None = None
     evicted: bool = False
+    awaited_until: datetime | None = None
     instance: int = 0
     has: set[tuple[str, int]] = field(default_factory=set)
 
@@ -127,19 +131,37 @@ class Truth:
             elif self._is_gone(hold, before):
                 self._lose(hold, "worker_lost")
                 hold.settled = True
-        worker.seen_at, worker.evicted = now, False
+            if worker.evicted and hold.is_live and hold.name in worker.has:
+                hold.run.write("INFO", hold.run.state)
+        worker.seen_at, worker.evicted, worker.awaited_until = now, False, None
 
     def reap(self, now: datetime) -> dict[str, int]:
-        silent = [n for n, w in self.workers.items() if w.lives and w.seen_at and now - w.seen_at > seconds(LEASE_S)]
+        silent = [name for name, worker in self.workers.items() if self._is_due(worker, now)]
         for name in silent:
-            self.workers[name].evicted = True
-            for hold in self.held(name):
-                self._lose(hold, "worker_lost")
+            self._evict(name, now)
         late = [hold for hold in self.holds.values() if hold.is_to_start and not hold.acknowledged_at]
         late = [hold for hold in late if now - hold.assigned_at > seconds(START_S)]
         for hold in late:
             self._lose(hold, "released")
         return {"evicted": len(silent), "expired": len(late)}
+
+    def _is_due(self, worker: Worker, now: datetime) -> bool:
+        if worker.evicted:
+            return worker.awaited_until is not None and worker.awaited_until <= now
+        return worker.seen_at is not None and now - worker.seen_at > seconds(LEASE_S)
+
+    def _evict(self, name: str, now: datetime) -> None:
+        worker, awaited = self.workers[name], list[datetime]()
+        assert worker.seen_at
+        for hold in self.held(name):
+            until = worker.seen_at + seconds(hold.run.patience_s)
+            if not (hold.is_live and hold.acknowledged_at and until > now):
+                self._lose(hold, "worker_lost")
+                continue
+            awaited.append(until)
+            if not worker.evicted:
+                hold.run.write("INFO", hold.run.state)
+        worker.evicted, worker.awaited_until = True, min(awaited, default=None)
 
     def report(self, hold: Hold, seq: int, event: str | None, now: datetime, *, settled: bool) -> str | None:
         """The code of the refusal, if it must be refused."""
