@@ -8,6 +8,7 @@ from pathlib import Path
 import aiodocker
 import pytest
 
+from gyoza.client.call import get
 from gyoza.worker.engines import Owner
 from gyoza.worker.engines.docker import Docker
 from gyoza.worker.engines.dockerd import connect, disconnect
@@ -66,6 +67,25 @@ async def docker() -> AsyncIterator[aiodocker.Docker]:
     client = await connect()
     yield client
     await disconnect(client)
+
+
+@pytest.fixture(scope="module")
+async def contained(
+    tmp_path_factory: pytest.TempPathFactory, made_data: Path, docker: aiodocker.Docker
+) -> AsyncIterator[Stage]:
+    async for stage in containing(Stage(tmp_path_factory.mktemp("contained"), **CALM), made_data, docker):
+        yield stage
+
+
+async def containing(stage: Stage, made_data: Path, docker: aiodocker.Docker) -> AsyncIterator[Stage]:
+    """A server whose workers run containers; the images that were built for it go in the end."""
+    for each in played(stage, made_data):
+        stage.environ |= {"GYOZA_RUNTIME": "docker", "GYOZA_BASE_IMAGE": BASE_IMAGE}
+        stage.server()
+        cluster = f"gyoza.cluster={stage.client.send(get('/health'))['cluster_id']}"
+        yield each
+        for image in await docker.images.list(filters={"label": [cluster]}):
+            await docker.images.delete(image["Id"], force=True)
 
 
 def played(stage: Stage, made_data: Path | None = None) -> Iterator[Stage]:

@@ -150,9 +150,9 @@ class Stage:
         return command
 
     def server(self, *options: str, **environ: str) -> Command:
-        command = self.run("server", "start", *options, **environ)
-        command.says("Gyoza serves")
-        return command
+        self.serving = self.run("server", "start", *options, **environ)
+        self.serving.says("Gyoza serves")
+        return self.serving
 
     def worker(self, name: str, *options: str, **environ: str) -> Command:
         command = self.run("worker", "start", "--name", name, *options, **environ)

@@ -1,36 +1,20 @@
 """What only containers can show: images that are not there, the kernel's memory limit, what a killed worker leaves."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import aiodocker
 import pytest
 
-from gyoza.client.call import get
 from gyoza.worker.engines.dockerd import owned
 
-from .conftest import BASE_IMAGE, hiring, played
-from .stage import CALM, Command, Stage, until
+from .conftest import hiring
+from .stage import Command, Stage, until
 
 pytestmark = pytest.mark.docker
 
 SMALL = {"cpu": 0.1, "ram_mb": 64}
 Hire = Callable[..., Command]
 HOARDS = "exec python3 -c 'import time; hoard = b\"x\" * (300 * 2**20); time.sleep(60)'"
-
-
-@pytest.fixture(scope="module")
-async def contained(
-    tmp_path_factory: pytest.TempPathFactory, made_data: Path, docker: aiodocker.Docker
-) -> AsyncIterator[Stage]:
-    """A server whose workers run containers; the images that were built for it go in the end."""
-    for stage in played(Stage(tmp_path_factory.mktemp("contained"), **CALM), made_data):
-        stage.environ |= {"GYOZA_RUNTIME": "docker", "GYOZA_BASE_IMAGE": BASE_IMAGE}
-        stage.server()
-        cluster = f"gyoza.cluster={stage.client.send(get('/health'))['cluster_id']}"
-        yield stage
-        for image in await docker.images.list(filters={"label": [cluster]}):
-            await docker.images.delete(image["Id"], force=True)
 
 
 @pytest.fixture
@@ -63,22 +47,6 @@ async def test_an_op_beyond_its_memory_is_killed_and_named(contained: Stage, hir
     run = contained.ended(run_id, within_s=60)
     assert (run["state"], run["reason"]) == ("FAILED", "oom_killed")
     assert "constraints.ram_mb" in run["execution_summary"]["error_message"]
-    assert await containers_of(docker, run_id) == []
-
-
-async def test_a_worker_that_comes_back_removes_the_containers_that_it_left_and_does_their_runs_anew(
-    contained: Stage, hire: Hire, docker: aiodocker.Docker
-):
-    worker = hire("back")
-    op = contained.op("twice", 'if [ "$GYOZA_ATTEMPT" = 1 ]; then sleep 600; fi', constraints=SMALL)
-    (run_id,) = contained.submit(op)
-    contained.reaches(run_id, "RUNNING", within_s=60)
-    worker.kill()
-    assert await containers_of(docker, run_id) == [f"gyoza-{run_id}-1"]
-    hire("back")
-    run = contained.ended(run_id)
-    assert (run["state"], run["current_attempt"], run["infra_losses"]) == ("COMPLETED", 2, 1)
-    assert "COMPLETED 2" in contained.story(run_id)
     assert await containers_of(docker, run_id) == []
 
 

@@ -19,6 +19,7 @@ from gyoza.client.http import AsyncGyozaClient
 from gyoza.models.resources import Resources
 from gyoza.server.app import create_app
 from gyoza.server.context import Context
+from gyoza.worker import spool
 from gyoza.worker.agent import Agent
 from gyoza.worker.engines import Owner
 from gyoza.worker.engines.process import Process
@@ -166,10 +167,10 @@ class Cluster:
 
     @property
     def leftovers(self) -> list[object]:
-        """What there should be none of once a worker is idle."""
-        folders = self.place.folder.glob("attempts/*"), self.place.folder.glob("runs/*/*")
-        mark = {"GYOZA_OWNER": self.owner.mark}
-        return [*itertools.chain(*folders), *(process.pid for process, _ in marked(mark))]
+        """What there should be none of once a worker is idle; what it could not tell it keeps, for its next process."""
+        kept = [path for path in self.place.folder.glob("attempts/*/*") if path.name != spool.FILE]
+        programs = marked({"GYOZA_OWNER": self.owner.mark})
+        return [*kept, *self.place.folder.glob("runs/*/*"), *(process.pid for process, _ in programs)]
 
     async def leave(self) -> None:
         self.agent.leave()

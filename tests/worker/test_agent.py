@@ -272,7 +272,7 @@ async def test_what_ends_while_the_server_is_away_is_told_once_and_in_order(
     await cluster.state(run_id, "RUNNING")
     line.is_cut = True
     gate.touch()
-    await cluster.until(lambda: list(cluster.place.folder.glob("attempts/*")) == [], "the attempt to be over")
+    await cluster.until(lambda: cluster.leftovers == [], "the attempt to be over")
     assert (await cluster.user.get_run(run_id))["state"] == "RUNNING"
     line.is_cut = False
     assert (await cluster.ended(run_id))["state"] == "COMPLETED"
@@ -286,7 +286,7 @@ async def test_events_wait_in_their_file_while_the_server_is_away(cluster: Clust
     run_id = await cluster.submit(f"{say}; for n in 1 2 3 4 5 6 7 8; do sleep 0.07; {say}; done")
     await cluster.state(run_id, "RUNNING")
     line.hold = is_report
-    await cluster.until(lambda: list(cluster.place.folder.glob("attempts/*")) == [], "the attempt to be over")
+    await cluster.until(lambda: cluster.leftovers == [], "the attempt to be over")
     line.hold = lambda request: False
     line.go_on.set()
     await cluster.ended(run_id)
@@ -353,7 +353,7 @@ async def test_a_restarted_server_hears_what_happened_meanwhile(port: Server, tm
             run_id = await cluster.submit(WAITING, env={"GATE": str(gate)})
             await ready(cluster, run_id)
         gate.touch()
-        await cluster.until(lambda: list(cluster.place.folder.glob("attempts/*")) == [], "the attempt to be over")
+        await cluster.until(lambda: cluster.leftovers == [], "the attempt to be over")
         async with port.up():
             assert (await cluster.ended(run_id))["state"] == "COMPLETED"
             assert [kind for kind, _ in await cluster.told(run_id)] == ["STARTED", "COMPLETED"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gyoza.worker.steps.events import LONGEST_LINE, Lines
+from gyoza.worker.steps.events import LONGEST_LINE, Line, Lines
 
 from .cluster import Cluster
 
@@ -21,19 +21,36 @@ def said(told: list[tuple[str, object]]) -> list[object]:
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 def test_lines_are_the_same_however_they_arrive(size: int) -> None:
     data = b"one\n\ntwo\xff\xfe\nthree"
-    lines, cut = Lines(), list[bytes]()
+    lines, cut = Lines(), list[Line]()
     for start in range(0, len(data), size):
         cut += lines.cut(data[start : start + size])
-    assert (cut, lines.last()) == ([b"one", b"", b"two\xff\xfe"], b"three")
+    assert cut == [(b"one", 4, False), (b"", 5, False), (b"two\xff\xfe", 11, False)]
+    assert lines.last() == (b"three", len(data), False)
 
 
 def test_of_an_endless_line_only_the_beginning_comes() -> None:
-    lines, cut = Lines(), list[bytes]()
+    lines, cut = Lines(), list[Line]()
     for _ in range(10):
         cut += lines.cut(b"x" * LONGEST_LINE)
     cut += lines.cut(b"x\nnext\n")
-    assert [len(line) for line in cut] == [2 * LONGEST_LINE, 4]
-    assert lines.last() == b""
+    assert [len(line.text) for line in cut] == [2 * LONGEST_LINE, 4]
+    assert lines.last() == (b"", 10 * LONGEST_LINE + 7, False)
+
+
+@pytest.mark.parametrize("cut_at", range(3))
+def test_lines_go_on_behind_any_line_as_if_nothing_had_been_between(cut_at: int) -> None:
+    data = b"one\n" + b"x" * (2 * LONGEST_LINE) + b"\ntwo\n"
+    whole = every_line(Lines(), data)
+    assert [line.text[:3] for line in whole] == [b"one", b"xxx", b"two"]
+    place = whole[cut_at]
+    rest = Lines(place.end, is_cut=place.is_cut)
+    assert [line.text[:3] for line in every_line(rest, data[place.end :])] == [b"xxx", b"two"][cut_at:]
+    assert rest.last().end == len(data)
+
+
+def every_line(lines: Lines, data: bytes) -> list[Line]:
+    parts = [data[start : start + 50_000] for start in range(0, len(data), 50_000)]
+    return [line for part in parts for line in lines.cut(part)]
 
 
 async def test_torn_lines_are_put_together(pipeline: Cluster) -> None:

@@ -16,12 +16,15 @@ from gyoza.client.errors import ResponseError
 from gyoza.client.http import AsyncGyozaClient
 from gyoza.models.resources import Resources
 from gyoza.worker import attempt
-from gyoza.worker.engines.cleanup import to_the_end
+from gyoza.worker.adoption import Left
+from gyoza.worker.engines.cleanup import remove_folder, to_the_end
 from gyoza.worker.gpus import Share
 from gyoza.worker.identity import Identity
 from gyoza.worker.patience import patiently
 from gyoza.worker.pulse import TRY_S, Pulse
 from gyoza.worker.reports import Reports, Telling
+from gyoza.worker.spool import FILE, Spool
+from gyoza.worker.sweep import sweeps
 from gyoza.worker.work import LEAVING_GRACE_S, Assignment, Place, Unreadable, Work
 
 CLAIM_WAIT_S = 20.0
@@ -70,8 +73,19 @@ class Agent:
         said = await self._said(left, is_open=False)
         await patiently(lambda: self._client.register_worker(self._identity.name, said))
 
+    def adopt(self, left: Iterable[Left]) -> None:
+        """Go on with what an earlier process of this worker did not bring to its end."""
+        for each in left:
+            self._begin(each.assignment, each.spool, attempt.run)
+
+    def works_on(self, name: str) -> bool:
+        """Whether an attempt of this name, `<run id>-<attempt>`, is held by this process."""
+        run_id, _, number = name.rpartition("-")
+        return number.isdecimal() and (run_id, int(number)) in self._tasks
+
     async def run(self) -> None:
-        asking = [asyncio.create_task(loop) for loop in (self._beats(), self._claims())]
+        loops = self._beats(), self._claims(), sweeps(self._place, self.works_on)
+        asking = [asyncio.create_task(loop) for loop in loops]
         telling = asyncio.create_task(self._reports.run())
         left = asyncio.create_task(self._left())
         try:
@@ -183,18 +197,27 @@ class Agent:
         except Unreadable as error:
             Telling(self._reports, error.lease).tell(_unreadable(error), settled=True)
             return False
-        name = (assignment.lease.run_id, assignment.lease.attempt)
-        if name in self._tasks:
+        if self.works_on(assignment.name):
             return False
-        work = Work(assignment, self._place, Telling(self._reports, assignment.lease))
-        doing = _declined if self._leaving.is_set() else attempt.run
-        self._tasks[name] = Task(work, asyncio.create_task(self._worked(name, work, doing)))
+        spool = Spool(self._place.attempts / assignment.name / FILE)
+        spool.keep(assignment=raw)
+        self._begin(assignment, spool, _declined if self._leaving.is_set() else attempt.run)
         return True
 
+    def _begin(self, assignment: Assignment, spool: Spool, doing: Callable[[Work], Awaitable[None]]) -> None:
+        work = Work(assignment, self._place, Telling(self._reports, assignment.lease, spool))
+        name = (assignment.lease.run_id, assignment.lease.attempt)
+        self._tasks[name] = Task(work, asyncio.create_task(self._worked(name, work, doing)))
+
     async def _worked(self, name: Name, work: Work, doing: Callable[[Work], Awaitable[None]]) -> None:
+        """What is kept of it on disk goes when nothing of it has to be told any more, and not before."""
         _log.info("%s-%s: taken up", *name)
         try:
             await doing(work)
+            work.spool.forget()
+            await to_the_end(asyncio.to_thread(remove_folder, work.folder))
+        except OSError as error:
+            _log.warning("the folder of an attempt could not be removed: %s", error)
         finally:
             del self._tasks[name]
             _log.info("%s-%s: settled", *name)

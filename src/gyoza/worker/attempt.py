@@ -3,17 +3,22 @@
 The steps are entered in their order; then the program runs until it ends, its time is over, or it must stop; then they
 are left in reverse. Only when all of them are left does the attempt count as settled: nothing of it runs any more.
 Whoever wants it stopped cancels whatever is going on just then, be it a download, the program or an upload.
+
+What a worker that was killed left behind, its next process enters again from the first step on: each step knows by
+what was kept on disk what there is already. What the program came to is kept before anything of it is removed.
 """
 
 import asyncio
 import errno
 import logging
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
 from gyoza.models.errors import AttemptError
 from gyoza.worker.engines.cleanup import to_the_end
 from gyoza.worker.reports import Verdict
+from gyoza.worker.steps.adopted import adopted
 from gyoza.worker.steps.events import events
 from gyoza.worker.steps.image import image
 from gyoza.worker.steps.inputs import inputs
@@ -25,22 +30,25 @@ from gyoza.worker.steps.vram import vram
 from gyoza.worker.steps.workspace import workspace
 from gyoza.worker.work import NotOurs, Work
 
-STEPS = (taken_up, workspace, inputs, image, logs, program, vram, events)
+STEPS = (taken_up, workspace, adopted, inputs, image, logs, program, vram, events)
 LONGEST_MESSAGE = 8000
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNFIT = ("malformed", "too_large")
 
-Event = dict[str, Any]
+Event = Mapping[str, Any]
 
 _log = logging.getLogger(__name__)
 
 
 async def run(work: Work) -> None:
     """Never raises but CancelledError; returns when the server has heard the end, or does not want to."""
-    ending = await _ending(work)
-    verdict = await work.telling.tell(*ending, summary=work.summary, settled=True)
-    if ending and not verdict.ok:
+    verdict = await (work.telling.last_word or await _last_word(work))
+    if not verdict.ok:
         await _tell_again(work, verdict)
+
+
+async def _last_word(work: Work) -> asyncio.Task[Verdict]:
+    return work.telling.tell(*await _ending(work), summary=work.summary, settled=True)
 
 
 async def _ending(work: Work) -> list[Event]:
@@ -60,9 +68,19 @@ async def _worked(work: Work) -> Event:
     async with AsyncExitStack() as stack:
         for step in STEPS:
             await stack.enter_async_context(step(work))
-        await _run_out(work)
-        work.outcome = await _came_to(work)
+        if work.outcome is None:
+            work.outcome = await _outcome(work)
+            work.spool.keep(outcome=work.outcome, end=work.end)
+            await work.spool.sync()
     return work.outcome
+
+
+async def _outcome(work: Work) -> Event:
+    try:
+        await _run_out(work)
+        return await _came_to(work)
+    except AttemptError as error:
+        return _failed(work, error.reason, error.detail)
 
 
 async def _run_out(work: Work) -> None:
@@ -70,11 +88,13 @@ async def _run_out(work: Work) -> None:
     assert work.running is not None
     run_s = work.assignment.timeouts.run_s
     try:
-        async with asyncio.timeout(run_s):
+        async with asyncio.timeout(run_s and run_s - work.running.ran_s):
             work.end = await work.running.wait()
     except TimeoutError as error:
+        late = AttemptError("run_timeout", f"It ran longer than {run_s:g} s (timeouts.run_s)")
+        work.spool.keep(outcome=_failed(work, late.reason, late.detail))
         await _stop(work)
-        raise AttemptError("run_timeout", f"It ran longer than {run_s:g} s (timeouts.run_s)") from error
+        raise late from error
     except asyncio.CancelledError:
         if work.stopped.is_set():
             await _stop(work)

@@ -1,6 +1,7 @@
 """Who a worker is: random per host, kept in its folder; random per process, never kept."""
 
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,3 +25,10 @@ def _kept(path: Path) -> str:
         fresh.write_text(secrets.token_hex(16))
         fresh.rename(path)
     return path.read_text().strip()
+
+
+def boot() -> str:
+    """This boot of the machine; always the same where the system does not tell one from another."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""

@@ -1,11 +1,10 @@
 """A worker as a process: find the server, choose an engine, clean up what an earlier process left, work until told."""
 
 import asyncio
-import logging
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
+from dataclasses import replace
 
 from gyoza.client.call import get
 from gyoza.client.errors import Forbidden, GyozaUnreachable, NotFound, ResponseError, Unauthorized
@@ -13,50 +12,59 @@ from gyoza.client.http import AsyncGyozaClient
 from gyoza.models.errors import StartUpError
 from gyoza.models.paths import API_KEY_FILE
 from gyoza.worker import nvml, systemd
+from gyoza.worker.adoption import engines_of, left_in, names_in
 from gyoza.worker.agent import Agent
 from gyoza.worker.alive import alive
 from gyoza.worker.engines import Engine, Owner
-from gyoza.worker.engines.cleanup import remove_folder
 from gyoza.worker.engines.docker import Docker
 from gyoza.worker.engines.process import Process
 from gyoza.worker.gpus import Gpus
 from gyoza.worker.identity import Identity
+from gyoza.worker.lock import alone_in
 from gyoza.worker.probe import Machine
 from gyoza.worker.settings import WorkerSettings, make_folder
+from gyoza.worker.sweep import sweep
 from gyoza.worker.work import Place
 
 FIRST_CONTACT_S = 15.0
-"""How long a starting worker waits for its server, which may be starting too."""
+"""How long a starting worker waits for its server, which may be starting too. With something to tell, for ever."""
 _PAUSE_S = 0.25
 
 Say = Callable[[str], None]
-
-_log = logging.getLogger(__name__)
 
 
 async def work(settings: WorkerSettings, say: Say) -> None:
     """Until a signal: the first lets runs go on for `drain_s`, the second stops them at once."""
     make_folder(settings.folder)
     identity = Identity.of(settings.name, settings.folder)
-    cluster = await _answers(settings.server_url, say)
+    left = await asyncio.to_thread(left_in, settings.attempts)
+    cluster = await _answers(settings.server_url, say, float("inf") if left else FIRST_CONTACT_S)
     # Only now: a server that starts on this host has written its key by the time it answers.
     async with AsyncGyozaClient(settings.server_url) as client:
         await _check_key(client, identity.name)
-        engine, why = await choose_engine(settings, Owner(cluster, identity.host_id, identity.name))
+        wanted = replace(settings, runtime=_runtime(settings.runtime, engines_of(left)))
+        engine, why = await choose_engine(wanted, Owner(cluster, identity.host_id, identity.name))
         try:
             gpus, log_limit = Gpus(nvml.library()), settings.log_limit_mb * 2**20
             place = Place(identity.name, settings.folder, engine, client, gpus, log_limit)
             agent = Agent(identity, Machine(settings, gpus).resources, settings.tags, place)
-            await _succeed(agent, settings.folder / "attempts", engine)
-            async with alive(
-                agent.pulse, settings.health_port, lambda: {"worker": identity.name, "holds": agent.holds}
+            await agent.take_over(names_in(settings.attempts))
+            async with (
+                alone_in(settings.folder),
+                alive(agent.pulse, settings.health_port, lambda: {"worker": identity.name, "holds": agent.holds}),
             ):
+                await _succeed(agent, place)
                 greeting = f"Worker {identity.name} works for {client.address.url} {why}"
                 await _work_until_told(agent, settings, say, greeting)
         except ResponseError as error:
             raise StartUpError(str(error)) from error
         finally:
             await engine.close()
+
+
+def _runtime(wanted: str, in_use: frozenset[str]) -> str:
+    """Containers that an earlier process left must be looked after: then plain processes are no way out."""
+    return Docker.name if wanted == "auto" and Docker.name in in_use else wanted
 
 
 async def choose_engine(settings: WorkerSettings, owner: Owner) -> tuple[Engine, str]:
@@ -81,10 +89,10 @@ async def choose_engine(settings: WorkerSettings, owner: Owner) -> tuple[Engine,
     return process, f"(in plain processes: {trouble})"
 
 
-async def _answers(server_url: str | None, say: Say) -> str:
+async def _answers(server_url: str | None, say: Say, patience_s: float) -> str:
     """The cluster's id, once the server answers; StartUpError when it does not in time."""
     loop = asyncio.get_running_loop()
-    until, waits = loop.time() + FIRST_CONTACT_S, False
+    until, waits = loop.time() + patience_s, False
     async with AsyncGyozaClient(server_url) as client:
         while True:
             try:
@@ -116,19 +124,11 @@ async def _check_key(client: AsyncGyozaClient, name: str) -> None:
         raise StartUpError(str(error)) from error
 
 
-async def _succeed(agent: Agent, attempts: Path, engine: Engine) -> None:
-    """Take over first, then end what an earlier process left: if it lives, it must not report that as failures."""
-    await agent.take_over(_left_in(attempts))
-    swept = await engine.sweep()
-    if swept:
-        _log.warning("ended %s attempts that an earlier process of this worker had left", swept)
-    await asyncio.to_thread(remove_folder, attempts)
-
-
-def _left_in(attempts: Path) -> list[tuple[str, int]]:
-    """By their folders: `<run id>-<attempt>`."""
-    names = [folder.name.rpartition("-") for folder in attempts.glob("*-*")]
-    return [(run_id, int(number)) for run_id, _, number in names if number.isdecimal()]
+async def _succeed(agent: Agent, place: Place) -> None:
+    """Go on with what an earlier process left, and end what cannot be gone on with."""
+    left = await asyncio.to_thread(left_in, place.attempts)
+    await sweep(place, {each.assignment.name for each in left}.__contains__)
+    agent.adopt(left)
 
 
 async def _work_until_told(agent: Agent, settings: WorkerSettings, say: Say, greeting: str) -> None:

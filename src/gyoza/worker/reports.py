@@ -13,6 +13,7 @@ from gyoza.client.call import Call, an_object, part
 from gyoza.client.errors import ResponseError, TooLarge, Unprocessable
 from gyoza.client.http import AsyncGyozaClient
 from gyoza.worker.patience import patiently
+from gyoza.worker.spool import Spool
 
 MOST_IN_BATCH = 200
 MOST_BYTES = 8 * 2**20
@@ -52,7 +53,7 @@ class Reports:
         self._arrived = asyncio.Event()
         self._is_over = False
 
-    def send(self, report: Mapping[str, Any]) -> "asyncio.Future[Verdict]":
+    def send(self, report: Mapping[str, Any] | msgspec.Raw) -> "asyncio.Future[Verdict]":
         """The verdict to come; cancelled when there will be none."""
         verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         if self._is_over:
@@ -113,17 +114,28 @@ class Reports:
 
 
 class Telling:
-    """What is told of one attempt: every report numbered, and a refusal that means 'stop' passed on."""
+    """What is told of one attempt: every report numbered and kept, and a refusal that means 'stop' passed on.
 
-    def __init__(self, reports: Reports, lease: Lease):
+    What an earlier process had told and not heard judged is told again, first of all: under its number, so that it
+    counts once.
+    """
+
+    def __init__(self, reports: Reports, lease: Lease, spool: Spool | None = None):
         self._reports = reports
         self._lease = lease
-        self._seq = 0
+        self.spool = spool or Spool()
+        self._seq = self.spool.seq
         self.on_lost: Callable[[], object] = lambda: None
         """Called when the server says that this attempt is no longer this worker's."""
+        self.last_word: asyncio.Task[Verdict] | None = None
+        """The report that says `settled`, once there is one."""
+        for seq, report in self.spool.waiting.items():
+            self._send(seq, report, is_last=_is_last(report))
 
-    def tell(self, *events: Mapping[str, Any], **more: Any) -> asyncio.Task[Verdict]:
-        """Events: `{type, msg, payload?, at?}`; more: summary, declined, settled."""
+    def tell(
+        self, *events: Mapping[str, Any], keep: Mapping[str, Any] | None = None, **more: Any
+    ) -> asyncio.Task[Verdict]:
+        """Events: `{type, msg, payload?, at?}`; more: summary, declined, settled. `keep`: what follows from it."""
         self._seq += 1
         report = {
             "run_id": self._lease.run_id,
@@ -133,12 +145,23 @@ class Telling:
             "events": events,
             **more,
         }
-        return asyncio.create_task(self._judged(self._reports.send(report)))
+        return self._send(self._seq, self.spool.add(report, keep or {}), is_last=more.get("settled", False))
 
-    async def _judged(self, future: "asyncio.Future[Verdict]") -> Verdict:
+    def _send(self, seq: int, report: msgspec.Raw, *, is_last: bool) -> asyncio.Task[Verdict]:
+        told = asyncio.create_task(self._judged(seq, self._reports.send(report), is_last=is_last))
+        self.last_word = told if is_last else self.last_word
+        return told
+
+    async def _judged(self, seq: int, future: "asyncio.Future[Verdict]", *, is_last: bool) -> Verdict:
         verdict = await future
+        if not is_last:  # that one decides what becomes of the attempt: a later process must hear the verdict too
+            self.spool.judged(seq)
         if not verdict.ok:
             _log.info("%s/%s: report refused: %s", self._lease.run_id, self._lease.attempt, verdict.code)
         if verdict.code in {"lease_lost", "run_not_found", "attempt_not_found"}:
             self.on_lost()
         return verdict
+
+
+def _is_last(report: msgspec.Raw) -> bool:
+    return bytes(msgspec.json.decode(report, type=dict[str, msgspec.Raw]).get("settled", b"")) == b"true"

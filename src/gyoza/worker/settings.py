@@ -34,6 +34,11 @@ class WorkerSettings:
     image_disk: Watermark = field(default_factory=Watermark)
     log_limit_mb: int = 64
 
+    @property
+    def attempts(self) -> Path:
+        """Where each attempt has its folder."""
+        return self.folder / "attempts"
+
     @classmethod
     def from_environment(
         cls,

@@ -18,6 +18,7 @@ from gyoza.worker.engines.log import LIMIT
 from gyoza.worker.gpus import Gpus, Share
 from gyoza.worker.reports import Lease, Telling
 from gyoza.worker.shipping import Shipper
+from gyoza.worker.spool import Spool
 
 START_S = 60.0
 """Default of `timeouts.start_s`: from the engine being asked to start the program to its having started."""
@@ -86,6 +87,18 @@ class Assignment:
 
 
 @dataclass(frozen=True)
+class Begun:
+    """What is kept before an engine is asked to start the program: whoever finds it takes hold of what was started.
+
+    `boot`: of the machine. What was started before a crash of the machine did not end by itself.
+    """
+
+    engine: str
+    ready: Ready
+    boot: str
+
+
+@dataclass(frozen=True)
 class Place:
     """Where attempts are worked on: this worker's name, folder, engine, its line to the server, and its GPUs."""
 
@@ -101,11 +114,19 @@ class Place:
     def shipper(self) -> Shipper:
         return Shipper(self.client)
 
+    @property
+    def attempts(self) -> Path:
+        """Where each attempt has its folder."""
+        return self.folder / "attempts"
+
 
 @dataclass
 class Work:
     """Filled in on the way: `io_dir` by the step workspace, `job` and `ready` by image, `job.log` by logs, `running` by
     program; `end` once the program has ended, `outcome` (the event to tell) once it is known what it came to.
+
+    A worker that was killed leaves an attempt behind. A later process of it enters the steps again: `begun` is set
+    where the program may have been started already, `end` and `outcome` where they were known.
     """
 
     assignment: Assignment
@@ -117,7 +138,8 @@ class Work:
     ready: Ready | None = None
     running: Running | None = None
     end: Exit | None = None
-    outcome: dict[str, Any] | None = None
+    outcome: Mapping[str, Any] | None = None
+    begun: Begun | None = None
     peak_vram_mb: int | None = None
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     stop_reason: str | None = None
@@ -125,12 +147,28 @@ class Work:
 
     def __post_init__(self) -> None:
         self.telling.on_lost = self.stop
+        self.begun = self.spool.recall("begun", Begun)
+        self.end = self.spool.recall("end", Exit)
+        self.outcome = self.spool.recall("outcome", dict[str, msgspec.Raw])
+        if reason := self.spool.recall("stop_reason", str):
+            self.stop(reason)
+
+    @property
+    def spool(self) -> Spool:
+        """What is kept of it on disk."""
+        return self.telling.spool
+
+    @property
+    def folder(self) -> Path:
+        """Its own on this host: what is kept of it, and what its program works with."""
+        return self.place.attempts / self.assignment.name
 
     def stop(self, reason: str | None = None) -> bool:
         """Whether that is news; only the first word counts."""
         if self.stopped.is_set():
             return False
         self.stop_reason = reason
+        self.spool.keep(stop_reason=reason)
         self.stopped.set()
         return True
 

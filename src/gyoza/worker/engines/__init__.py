@@ -9,6 +9,9 @@ from typing import Protocol
 from gyoza.models.bundle import Bundle
 from gyoza.worker.engines.log import Log
 
+JOB = "gyoza-"
+"""How the name of every job begins."""
+
 Say = Callable[[str], object]
 """Takes a sentence for the run's timeline."""
 
@@ -60,7 +63,7 @@ class Job:
     @property
     def name(self) -> str:
         """One for every attempt: no two of a name ever run beside each other."""
-        return f"gyoza-{self.run_id}-{self.attempt}"
+        return f"{JOB}{self.run_id}-{self.attempt}"
 
     @property
     def contract_env(self) -> dict[str, str]:
@@ -96,7 +99,12 @@ class Exit:
 
 
 class Running(Protocol):
-    """A started program."""
+    """A started program.
+
+    `ran_s`: for how long it had run before this process took hold of it; 0 for what has ended by then.
+    """
+
+    ran_s: float
 
     async def wait(self) -> Exit:
         """Until it has ended by itself or by `stop`; may be asked again.
@@ -151,8 +159,18 @@ class Engine(Protocol):
         """Run it; on leaving, whatever happened, nothing of it is left: no process, no container."""
         ...
 
-    async def sweep(self) -> int:
-        """End and remove what an earlier process of this owner left behind; how many."""
+    def adopt(self, job: Job, ready: Ready) -> AbstractAsyncContextManager[Running | None]:
+        """The same for what an earlier process of this owner started: it runs, or has ended, and is waited for.
+
+        None where there is no such thing, or where it cannot be taken hold of: then nothing of it is left.
+        """
+        ...
+
+    async def sweep(self, lives: Callable[[str], bool] = lambda name: False) -> int:
+        """End and remove what an earlier process of this owner left behind; how many.
+
+        Jobs that this process runs are left alone, and so are those whose name `lives`.
+        """
         ...
 
     async def close(self) -> None: ...

@@ -7,8 +7,9 @@ attempt and the labels of its owner: one that a dead worker left behind is found
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -137,22 +138,50 @@ class Docker:
 
     @asynccontextmanager
     async def started(self, job: Job, ready: Ready) -> AsyncGenerator["Container"]:
+        with self._alone(job):
+            client, host = await self._client_or("start_failed")
+            async with self._container(client, host, job, ready) as container:
+                # To the end: a request that is broken off may still be obeyed, after we have looked for its container.
+                await to_the_end(container.create())
+                await container.start()
+                yield container
+
+    @asynccontextmanager
+    async def adopt(self, job: Job, ready: Ready) -> AsyncGenerator["Container | None"]:
+        """By its name and its labels. While the engine is out of reach this waits: nobody else knows what runs."""
+        with self._alone(job):
+            client, host = await insist(self._engine, f"look for container {job.name}")
+            async with self._container(client, host, job, ready) as container:
+                yield container if await container.resume() else None
+
+    @asynccontextmanager
+    async def _container(
+        self, client: aiodocker.Docker, host: Host, job: Job, ready: Ready
+    ) -> AsyncGenerator["Container"]:
+        """It is gone when this is left."""
+        with kept_in(job.log, job.io_dir.parent) as log:
+            container = Container(client, job, ready, self._owner, host, log)
+            try:
+                yield container
+            finally:
+                await to_the_end(container.end())
+
+    @contextmanager
+    def _alone(self, job: Job) -> Generator[None]:
         if job.name in self._active:
             raise AttemptError("start_failed", f"Attempt {job.attempt} of run '{job.run_id}' runs here already")
         self._active.add(job.name)
         try:
-            client, host = await self._client_or("start_failed")
-            with kept_in(job.log, job.io_dir.parent) as log:
-                async with _contained(Container(client, job, ready, self._owner, host, log)) as container:
-                    yield container
+            yield
         finally:
             self._active.discard(job.name)
 
-    async def sweep(self) -> int:
-        """AttemptError `start_failed` where no engine answers; attempts of this very process are left alone."""
+    async def sweep(self, lives: Callable[[str], bool] = lambda name: False) -> int:
+        """AttemptError `start_failed` where no engine answers."""
         client, _ = await self._client_or("start_failed")
         owned = await insist(lambda: dockerd.owned(client, labels(self._owner)), "list containers")
-        left = [name for name in owned if name.removesuffix(RECLAIM) not in self._active]
+        jobs = {name: name.removesuffix(RECLAIM) for name in owned}
+        left = [name for name, job in jobs.items() if job not in self._active and not lives(job)]
         for name in left:
             await to_the_end(dockerd.remove(client, name))
         return len(left)
@@ -163,17 +192,6 @@ class Docker:
             client, _ = self._connected
             self._connected = None
             await dockerd.disconnect(client)
-
-
-@asynccontextmanager
-async def _contained(container: "Container") -> AsyncGenerator["Container"]:
-    try:
-        # To the end: a request that is broken off may still be obeyed, after we have looked for its container.
-        await to_the_end(container.create())
-        await container.start()
-        yield container
-    finally:
-        await to_the_end(container.end())
 
 
 class Container:
@@ -188,6 +206,7 @@ class Container:
         self._host_pid, self._id = 0, ""
         self._may_exist = False
         self._ended: asyncio.Task[Exit] | None = None
+        self.ran_s = 0.0
 
     async def create(self) -> None:
         try:
@@ -204,7 +223,7 @@ class Container:
             if error.status == 404:
                 return
             raise
-        if not job_labels(self._owner, self._job).items() <= (earlier["Config"].get("Labels") or {}).items():
+        if not self._is_own(earlier):
             text = f"There is a container '{self._job.name}' that is not this worker's: remove it (docker rm -f)"
             raise AttemptError("start_failed", text)
         await dockerd.remove(self._client, self._job.name)
@@ -224,6 +243,26 @@ class Container:
         except (DockerError, *TROUBLE) as error:
             raise _start_failure(self._job, error) from error
         self._ended = asyncio.create_task(self._watch())
+
+    async def resume(self) -> bool:
+        """Whether it is there and was started; of one that never was, or was being removed, nothing is left."""
+        try:
+            shown = await insist(self._handle.show, f"look for container {self._job.name}")
+        except DockerError:
+            return False
+        if not self._is_own(shown):
+            return False
+        self._may_exist = True
+        if shown["State"]["Status"] in ("created", "removing", "dead"):
+            await self.end()
+            return False
+        self.ran_s = _running_s(shown["State"])
+        self._recording.resume()
+        self._ended = asyncio.create_task(self._watch())
+        return True
+
+    def _is_own(self, shown: dict[str, Any]) -> bool:
+        return job_labels(self._owner, self._job).items() <= (shown["Config"].get("Labels") or {}).items()
 
     async def _watch(self) -> Exit:
         measuring = asyncio.create_task(self._measure())
@@ -339,6 +378,14 @@ class Container:
             log.warning("files of an op in %s belong to another user and could not be reclaimed: %s", io_dir, error)
         finally:
             await to_the_end(dockerd.remove(self._client, name))
+
+
+def _running_s(state: dict[str, Any]) -> float:
+    """By the engine's word of when it started; 0 for what does not run."""
+    if not state["Running"]:
+        return 0.0
+    started = datetime.fromisoformat(state["StartedAt"][:19] + "+00:00")
+    return max((datetime.now(UTC) - started).total_seconds(), 0.0)
 
 
 def _start_failure(job: Job, error: Exception) -> AttemptError:

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import psutil
 
 from gyoza.models.bundle import Bundle
 from gyoza.models.errors import AttemptError
-from gyoza.worker.engines import Exit, Job, Owner, Ready, Say, silent
+from gyoza.worker.engines import JOB, Exit, Job, Owner, Ready, Say, silent
 from gyoza.worker.engines.cleanup import remove_folder, to_the_end
 from gyoza.worker.engines.environments import digests_in, environment
 from gyoza.worker.engines.frames import STDOUT
@@ -111,23 +111,32 @@ class Process:
         ours = {"GYOZA_IO_DIR": str(job.io_dir), OWNER: self._owner.mark}
         return env | dict(job.env) | gpus | job.contract_env | ours
 
-    async def sweep(self) -> int:
-        """Besides processes, the folders of runs; attempts of this very process are left alone."""
+    @asynccontextmanager
+    async def adopt(self, job: Job, ready: Ready) -> AsyncGenerator[None]:
+        """Never: a program's output goes to its worker, and only its parent learns how it ended. It is ended."""
+        await self._end(lambda name: name == job.name)
+        yield None
+
+    async def sweep(self, lives: Callable[[str], bool] = lambda name: False) -> int:
+        """Besides processes, the folders of runs."""
+        return await self._end(lambda name: name not in self._active and not lives(name))
+
+    async def _end(self, goes: Callable[[str], bool]) -> int:
         attempts: set[str] = set()
-        while left := await asyncio.to_thread(self._leftovers):
+        while left := await asyncio.to_thread(self._leftovers, goes):
             attempts.update(name for _, name in left)
             kill(process for process, _ in left)
             await asyncio.sleep(0.01)
         for folder in self._runs.glob("*"):
-            if folder.name not in self._active:
+            if goes(folder.name):
                 attempts.add(folder.name)
                 await to_the_end(asyncio.to_thread(remove_folder, folder))
         return len(attempts)
 
-    def _leftovers(self) -> list[tuple[psutil.Process, str]]:
+    def _leftovers(self, goes: Callable[[str], bool]) -> list[tuple[psutil.Process, str]]:
         owned = marked({OWNER: self._owner.mark})
-        named = [(process, f"gyoza-{env.get('GYOZA_RUN_ID')}-{env.get('GYOZA_ATTEMPT')}") for process, env in owned]
-        return [(process, name) for process, name in named if name not in self._active]
+        named = [(process, f"{JOB}{env.get('GYOZA_RUN_ID')}-{env.get('GYOZA_ATTEMPT')}") for process, env in owned]
+        return [(process, name) for process, name in named if goes(name)]
 
     async def close(self) -> None:
         """Nothing is held between runs."""
@@ -172,6 +181,7 @@ class Program:
         self._log = log
         self._output: Output | None = None
         self._ended: asyncio.Task[Exit] | None = None
+        self.ran_s = 0.0
 
     async def start(self) -> None:
         reading, writing = os.pipe()

@@ -5,9 +5,10 @@ import json
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from gyoza.models.errors import Malformed
 from gyoza.models.run import time_to_wire
@@ -47,40 +48,66 @@ async def _finished(follower: "Follower", following: asyncio.Task[None]) -> None
     await follower.finish()
 
 
+@dataclass(frozen=True)
+class Mark:
+    """Up to where the events were told: from there a later process of this worker goes on.
+
+    `offset`: in the file; `is_cut`: there the rest of a line begins that was too long. `count`: of events told.
+    """
+
+    offset: int = 0
+    is_cut: bool = False
+    count: int = 0
+    is_over: bool = False
+
+
+class Line(NamedTuple):
+    """`end`: where what follows begins. `is_cut`: that is the rest of this line."""
+
+    text: bytes
+    end: int
+    is_cut: bool = False
+
+
 class Lines:
     """Bytes cut into lines. Of one that is longer than `LONGEST_LINE` the beginning comes, once, and is as long."""
 
-    def __init__(self) -> None:
+    def __init__(self, offset: int = 0, *, is_cut: bool = False):
+        self._end = offset
         self._rest = b""
-        self._skips = False
+        self._skips = is_cut
 
-    def cut(self, data: bytes) -> list[bytes]:
+    def cut(self, data: bytes) -> list[Line]:
         """The lines that these bytes end."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if self._skips and not lines:
-            self._rest = b""
-        elif self._skips:
-            lines, self._skips = lines[1:], False
-        if len(self._rest) > LONGEST_LINE:
-            lines, self._rest, self._skips = [*lines, self._rest], b"", True
+        *texts, self._rest = (self._rest + data).split(b"\n")
+        lines = [line for text in texts if (line := self._ended(text))]
+        if self._skips or len(self._rest) > LONGEST_LINE:
+            self._end += len(self._rest)
+            lines += [] if self._skips else [Line(self._rest, self._end, is_cut=True)]
+            self._rest, self._skips = b"", True
         return lines
 
-    def last(self) -> bytes:
+    def _ended(self, text: bytes) -> Line | None:
+        self._end += len(text) + 1
+        skipped, self._skips = self._skips, False
+        return None if skipped else Line(text, self._end)
+
+    def last(self) -> Line:
         """What no line feed has ended."""
-        return self._rest
+        return Line(self._rest, self._end + len(self._rest), self._skips)
 
 
 class Follower:
     def __init__(self, work: Work):
         self._work = work
         self._file: int | None = None
-        self._lines = Lines()
-        self._count = 0
-        self._ripe: list[Event] = []
-        self._progress: Event | None = None
+        self._mark = work.spool.recall("events", Mark) or Mark()
+        self._lines = Lines(self._mark.offset, is_cut=self._mark.is_cut)
+        self._count, self._is_over = self._mark.count, self._mark.is_over
+        self._ripe: list[tuple[Event, Mark]] = []
+        self._progress: tuple[Event, Line] | None = None
         self._progress_at = float("-inf")
         self._telling: set[asyncio.Task[Verdict]] = set()
-        self._is_over = False
 
     async def follow(self) -> None:
         """One report at a time: while the server is away, the events wait in their file."""
@@ -117,39 +144,47 @@ class Follower:
     def _read(self) -> bytes:
         try:
             if self._file is None and not self._is_over:
-                self._file = open_regular(self._work.io_dir, FILE)
+                self._open()
         except Untrusted as error:
             self._is_over = True
-            self._say(_error(f"Events cannot be read: {error}"))
+            self._say(_error(f"Events cannot be read: {error}"), Line(b"", 0))
         return b"" if self._is_over or self._file is None else os.read(self._file, _PART)
 
-    def _take(self, line: bytes) -> None:
+    def _open(self) -> None:
+        self._file = open_regular(self._work.io_dir, FILE)
+        if self._file is not None:
+            os.lseek(self._file, self._mark.offset, os.SEEK_SET)
+
+    def _take(self, line: Line) -> None:
         """PROGRESS is held back, for a newer one or its time; any other event lets it out first."""
-        if not line.strip():
+        if not line.text.strip():
             return
-        event = _event(line)
+        event = _event(line.text)
         if event["type"] == "PROGRESS":
-            self._progress = event
+            self._progress = event, line
         else:
             self._let_progress_out()
-            self._say(event)
+            self._say(event, line)
 
     def _let_progress_out(self) -> None:
         if self._progress is not None:
-            self._say(self._progress)
+            self._say(*self._progress)
             self._progress, self._progress_at = None, monotonic()
 
-    def _say(self, event: Event) -> None:
+    def _say(self, event: Event, line: Line) -> None:
         self._count += 1
-        if self._count <= MOST_EVENTS:
-            self._ripe.append(event)
-        elif self._count == MOST_EVENTS + 1:
-            self._ripe.append(_error(f"The op wrote more than {MOST_EVENTS} events: the rest is dropped"))
+        if self._count == MOST_EVENTS + 1:
+            event = _error(f"The op wrote more than {MOST_EVENTS} events: the rest is dropped")
             self._is_over = True
+        if self._count <= MOST_EVENTS + 1:
+            self._ripe.append((event, Mark(line.end, line.is_cut, self._count, self._is_over)))
 
     def _tell(self) -> None:
+        """Each report is kept together with the mark behind its last event: told once, whatever is killed between."""
         batches = [self._ripe[start : start + _BATCH] for start in range(0, len(self._ripe), _BATCH)]
-        self._telling = {self._work.telling.tell(*batch) for batch in batches}
+        self._telling = {
+            self._work.telling.tell(*(event for event, _ in batch), keep={"events": batch[-1][1]}) for batch in batches
+        }
         self._ripe = []
 
 

@@ -29,13 +29,13 @@ async def image(work: Work) -> AsyncGenerator[None]:
         image=assigned.image,
         image_digest=assigned.image_digest,
         bundle=assigned.bundle,
-        archive=await _archive(work, assigned.bundle) if assigned.bundle else None,
+        archive=await _archive(work, assigned.bundle) if assigned.bundle and work.begun is None else None,
         gpus=await work.place.gpus.uuids(assigned.gpu_ids),
         env=assigned.execution.env,
         network=assigned.execution.network,
     )
     try:
-        work.ready = await work.place.engine.ready(work.job, partial(_say, work))
+        work.ready = work.begun.ready if work.begun else await work.place.engine.ready(work.job, partial(_say, work))
         yield
     finally:
         work.place.engine.release(work.job)

@@ -22,6 +22,12 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 @asynccontextmanager
 async def inputs(work: Work) -> AsyncGenerator[None]:
     """Members go as they were received; a file is fetched, and named by its path as the program sees it."""
+    if work.begun is None:
+        await _write(work)
+    yield
+
+
+async def _write(work: Work) -> None:
     members: dict[str, Any] = dict(work.assignment.inputs)
     for name, spec in work.assignment.input_specs.items():
         if spec.type == "file" and name in members:
@@ -29,7 +35,6 @@ async def inputs(work: Work) -> AsyncGenerator[None]:
             if uri is not None:
                 members[name] = await _fetched(work, name, uri)
     await to_the_end(asyncio.to_thread((work.io_dir / "inputs.json").write_bytes, msgspec.json.encode(members)))
-    yield
 
 
 async def _fetched(work: Work, name: str, uri: str) -> str:

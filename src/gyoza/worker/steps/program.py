@@ -6,26 +6,35 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from gyoza.models.errors import AttemptError
-from gyoza.worker.work import START_S, Work
+from gyoza.worker.engines import Running
+from gyoza.worker.identity import boot
+from gyoza.worker.work import START_S, Begun, Work
 
 
 @asynccontextmanager
 async def program(work: Work) -> AsyncGenerator[None]:
-    """Started within `start_s`; STARTED is told as soon as the engine says so."""
-    assert work.job is not None and work.ready is not None
-    start_s = work.assignment.timeouts.start_s or START_S
+    """Started, unless an earlier process did that; STARTED is told as soon as the engine says so."""
     async with AsyncExitStack() as stack:
-        try:
-            async with asyncio.timeout(start_s):
-                started = work.place.engine.started(work.job, work.ready)
-                work.running = await stack.enter_async_context(started)
-        except TimeoutError as error:
-            raise AttemptError("start_timeout", f"It had not started after {start_s:g} s") from error
-        work.telling.tell(_started(work), summary=_summary(work))
+        if work.begun is None:
+            work.running = await _started(work, stack)
+        if not work.spool.recall("started", bool):
+            work.telling.tell(_event(work), summary=_summary(work), keep={"started": True})
         yield
 
 
-def _started(work: Work) -> dict[str, Any]:
+async def _started(work: Work, stack: AsyncExitStack) -> Running:
+    """Within `start_s`."""
+    assert work.job is not None and work.ready is not None
+    engine, start_s = work.place.engine, work.assignment.timeouts.start_s or START_S
+    work.spool.keep(begun=Begun(engine.name, work.ready, boot()))
+    try:
+        async with asyncio.timeout(start_s):
+            return await stack.enter_async_context(engine.started(work.job, work.ready))
+    except TimeoutError as error:
+        raise AttemptError("start_timeout", f"It had not started after {start_s:g} s") from error
+
+
+def _event(work: Work) -> dict[str, Any]:
     gpu = {"gpu_id": work.assignment.gpu_ids[0]} if work.assignment.gpu_ids else {}
     how = work.place.engine.name
     payload = {"worker_id": work.place.worker, "engine": how, **gpu}

@@ -8,8 +8,11 @@ from gyoza.worker.work import NotOurs, Work
 
 @asynccontextmanager
 async def taken_up(work: Work) -> AsyncGenerator[None]:
-    """The first report: it acknowledges the assignment. Raises NotOurs where it is refused."""
-    verdict = await work.telling.tell()
-    if not verdict.ok:
+    """The first report: it acknowledges the assignment. Raises NotOurs where it is refused.
+
+    What an earlier process began is taken hold of at once: what the server says of that stops it, if it must.
+    """
+    verdict = work.telling.tell()
+    if work.begun is None and not (await verdict).ok:
         raise NotOurs
     yield
