@@ -1,10 +1,13 @@
 """A worker among others: it takes work, loses it, leaves, is replaced, and outlives its server's absences."""
 
 import asyncio
+import os
+import signal
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import msgspec
@@ -17,6 +20,7 @@ from gyoza.server.process import one_process
 from gyoza.server.settings import Settings
 from gyoza.worker import work
 from gyoza.worker.reports import Lease
+from gyoza.worker.sweep import sweeps
 
 from .cluster import KEY, Cluster, Line, working
 
@@ -315,9 +319,9 @@ async def test_an_answer_that_was_lost_changes_nothing_twice(cluster: Cluster, l
 class Server:
     """A server on a real port, that can be stopped and started again over the same database."""
 
-    def __init__(self, database_url: str, folder: Path):
+    def __init__(self, database_url: str, folder: Path, lease_s: float = 30):
         self._database_url = database_url
-        self._settings = Settings(data_dir=folder, pace=Pace(heartbeat_s=0.5, lease_s=30), log_level="error")
+        self._settings = Settings(data_dir=folder, pace=Pace(heartbeat_s=0.5, lease_s=lease_s), log_level="error")
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port: int = free.getsockname()[1]
 
@@ -423,3 +427,87 @@ async def test_nothing_is_said_after_goodbye(cluster: Cluster, line: Line) -> No
     await cluster.run()
     await cluster.leave()
     assert [method for method, _, _ in line.asked][-1] == "DELETE"
+
+
+# Cut off
+
+TWICE = "[ $GYOZA_ATTEMPT = 2 ] || { echo r > $GYOZA_IO_DIR/ready; sleep 60; }"
+STOPS = {"on_server_lost": "stop", "server_lost_s": 3}
+
+
+async def test_what_must_not_run_without_its_server_is_stopped_and_goes_back_at_no_cost(
+    database_url: str, tmp_path: Path, quiet_loop: None
+) -> None:
+    port = Server(database_url, tmp_path / "data", lease_s=2)
+    async with AsyncGyozaClient(port.url, KEY) as user:
+        async with port.up(), asyncio.timeout(20):
+            starting = working(None, user, tmp_path / "worker", url=port.url)
+            cluster = await starting.__aenter__()
+            stops, goes_on = await cluster.submit(TWICE, execution=STOPS), await cluster.submit(TWICE)
+            await ready(cluster, stops)
+            await ready(cluster, goes_on)
+        folders = cluster.place.folder / "attempts"
+        await cluster.until(lambda: not (folders / f"{stops}-1" / "io").exists(), "the one to be stopped")
+        assert (folders / f"{goes_on}-1" / "io").exists()
+        async with port.up():
+            run = await cluster.ended(stops)
+            assert await cluster.attempts(stops) == [("FAILED", "drained"), ("COMPLETED", None)]
+            assert (run["user_failures"], run["infra_losses"]) == (0, 0)
+            failed = [event for event in await cluster.events(stops) if event["type"] == "FAILED"]
+            assert [event["msg"] for event in failed] == [
+                "The server was not heard for 3 s (execution.on_server_lost is 'stop')"
+            ]
+            assert await cluster.attempts(goes_on) == [("RUNNING", None)]
+            await cluster.cancelled(goes_on)
+            await starting.__aexit__(None, None, None)
+
+
+async def test_what_went_on_elsewhere_meanwhile_is_stopped_when_the_server_is_heard_again(
+    cluster: Cluster, line: Line
+) -> None:
+    run_id = await cluster.submit(TWICE)
+    await ready(cluster, run_id)
+    line.is_cut = True
+
+    async def is_lost() -> bool:
+        return (await cluster.attempts(run_id))[0] == ("FAILED", "worker_lost")
+
+    await cluster.until(is_lost, "the worker to be evicted")
+    assert cluster.leftovers != [] and (await cluster.user.get_attempts(run_id))[0]["settled_at"] is None
+    line.is_cut = False
+    run = await cluster.ended(run_id)
+    assert await cluster.attempts(run_id) == [("FAILED", "worker_lost"), ("COMPLETED", None)]
+    assert (run["state"], run["infra_losses"]) == ("COMPLETED", 1)
+
+
+# What is left behind
+
+
+async def test_nothing_is_kept_of_what_was_told(cluster: Cluster) -> None:
+    await cluster.run()
+    await cluster.until(lambda: cluster.agent.is_idle, "the worker to be idle")
+    assert list(cluster.place.attempts.iterdir()) == []
+
+
+async def test_what_nobody_works_on_is_swept_now_and_then_and_what_runs_is_not(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, orphan = tmp_path / "gate", cluster.place.attempts / f"{uuid4()}-1"
+    run_id = await cluster.submit(WAITING, env={"GATE": str(gate)})
+    await ready(cluster, run_id)
+    (orphan / "io").mkdir(parents=True)
+    marks = {"GYOZA_OWNER": cluster.owner.mark, "GYOZA_RUN_ID": "gone", "GYOZA_ATTEMPT": "1"}
+    left = await asyncio.create_subprocess_exec("sleep", "600", env={**os.environ, **marks})
+    strange = await asyncio.create_subprocess_exec(
+        "sleep", "600", env={**os.environ, **marks, "GYOZA_OWNER": f"{cluster.owner.mark}-other"}
+    )
+    monkeypatch.setattr("gyoza.worker.sweep.EVERY_S", 0.05)
+    sweeping = asyncio.create_task(sweeps(cluster.place, cluster.agent.works_on))
+    assert await asyncio.wait_for(left.wait(), 20) == -signal.SIGKILL
+    await cluster.until(lambda: not orphan.exists(), "the folder to go")
+    sweeping.cancel()
+    gate.touch()
+    assert (await cluster.ended(run_id))["current_attempt"] == 1
+    assert strange.returncode is None
+    strange.kill()
+    await strange.wait()

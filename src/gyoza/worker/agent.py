@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from time import monotonic
 from typing import Any
 
 import httpx
@@ -70,8 +71,7 @@ class Agent:
 
         The attempts that are `left` of it on this host count as held, and nothing new comes, until `run` begins.
         """
-        said = await self._said(left, is_open=False)
-        await patiently(lambda: self._client.register_worker(self._identity.name, said))
+        await patiently(lambda: self._register(left, is_open=False))
 
     def adopt(self, left: Iterable[Left]) -> None:
         """Go on with what an earlier process of this worker did not bring to its end."""
@@ -107,7 +107,7 @@ class Agent:
         """What still runs is stopped, and goes back to the queue; `run` ends soon, even if the server is away."""
         self._gone_at = asyncio.get_running_loop().time() + LEAVING_GRACE_S + _LAST_WORDS_S
         for task in self._tasks.values():
-            task.work.stop("drained")
+            task.work.stop("drained", "The worker was stopped before the run had ended", in_haste=True)
 
     @property
     def holds(self) -> int:
@@ -149,8 +149,14 @@ class Agent:
 
     async def _beat(self) -> dict[str, Any]:
         self.pulse.turn("the heartbeats", TRY_S)
-        said = await self._said(self._tasks, is_open=not self._leaving.is_set())
-        return await self._client.register_worker(self._identity.name, said)
+        return await self._register(self._tasks, is_open=not self._leaving.is_set())
+
+    async def _register(self, holding: Iterable[Name], *, is_open: bool) -> dict[str, Any]:
+        said = await self._said(holding, is_open=is_open)
+        asked_at = monotonic()
+        answer = await self._client.register_worker(self._identity.name, said)
+        self._place.contact.heard(asked_at, answer["lease_s"])
+        return answer
 
     async def _said(self, holding: Iterable[Name], *, is_open: bool) -> dict[str, Any]:
         resources = await self._resources([task.work.share for task in self._tasks.values() if task.work.has_gpus])

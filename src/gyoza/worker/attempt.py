@@ -25,12 +25,13 @@ from gyoza.worker.steps.inputs import inputs
 from gyoza.worker.steps.logs import logs
 from gyoza.worker.steps.outputs import collect, said_error
 from gyoza.worker.steps.program import program
+from gyoza.worker.steps.server_lost import server_lost
 from gyoza.worker.steps.taken_up import taken_up
 from gyoza.worker.steps.vram import vram
 from gyoza.worker.steps.workspace import workspace
 from gyoza.worker.work import NotOurs, Work
 
-STEPS = (taken_up, workspace, adopted, inputs, image, logs, program, vram, events)
+STEPS = (taken_up, workspace, adopted, server_lost, inputs, image, logs, program, vram, events)
 LONGEST_MESSAGE = 8000
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNFIT = ("malformed", "too_large")
@@ -135,11 +136,7 @@ def _told_of(work: Work, worked: asyncio.Task[Event]) -> list[Event]:
     except asyncio.CancelledError:
         if work.outcome is not None:
             return [work.outcome]
-        return (
-            [_failed(work, work.stop_reason, "The worker was stopped before the run had ended")]
-            if work.stop_reason
-            else []
-        )
+        return [_failed(work, work.stop_reason, work.stop_message)] if work.stop_reason else []
     except NotOurs:
         return []
     except AttemptError as error:

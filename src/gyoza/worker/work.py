@@ -13,6 +13,7 @@ from gyoza.client.http import AsyncGyozaClient
 from gyoza.models.bundle import Bundle
 from gyoza.models.definition import Execution, InputSpecs, Timeouts
 from gyoza.models.resources import Constraints
+from gyoza.worker.contact import Contact
 from gyoza.worker.engines import Engine, Exit, Job, Ready, Running
 from gyoza.worker.engines.log import LIMIT
 from gyoza.worker.gpus import Gpus, Share
@@ -109,6 +110,7 @@ class Place:
     gpus: Gpus = field(default_factory=Gpus)
     log_limit: int = LIMIT
     """How many bytes the log of an attempt may have."""
+    contact: Contact = field(default_factory=Contact)
 
     @cached_property
     def shipper(self) -> Shipper:
@@ -144,14 +146,17 @@ class Work:
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     stop_reason: str | None = None
     """Why this worker stops it itself: `drained`. None when it is the server that wants it stopped."""
+    stop_message: str = ""
+    in_haste: bool = False
+    """This worker leaves: it has little time itself."""
 
     def __post_init__(self) -> None:
         self.telling.on_lost = self.stop
         self.begun = self.spool.recall("begun", Begun)
         self.end = self.spool.recall("end", Exit)
         self.outcome = self.spool.recall("outcome", dict[str, msgspec.Raw])
-        if reason := self.spool.recall("stop_reason", str):
-            self.stop(reason)
+        if why := self.spool.recall("stopped", tuple[str, str]):
+            self.stop(*why)
 
     @property
     def spool(self) -> Spool:
@@ -163,12 +168,12 @@ class Work:
         """Its own on this host: what is kept of it, and what its program works with."""
         return self.place.attempts / self.assignment.name
 
-    def stop(self, reason: str | None = None) -> bool:
+    def stop(self, reason: str | None = None, message: str = "", *, in_haste: bool = False) -> bool:
         """Whether that is news; only the first word counts."""
         if self.stopped.is_set():
             return False
-        self.stop_reason = reason
-        self.spool.keep(stop_reason=reason)
+        self.stop_reason, self.stop_message, self.in_haste = reason, message, in_haste
+        self.spool.keep(stopped=(reason, message) if reason else None)
         self.stopped.set()
         return True
 
@@ -179,9 +184,9 @@ class Work:
 
     @property
     def grace_s(self) -> float:
-        """Between SIGTERM and SIGKILL. A worker that leaves has little time itself."""
+        """Between SIGTERM and SIGKILL."""
         wanted = self.assignment.execution.cancel_grace_s
-        return wanted if self.stop_reason is None else min(wanted, LEAVING_GRACE_S)
+        return min(wanted, LEAVING_GRACE_S) if self.in_haste else wanted
 
     @property
     def has_gpus(self) -> bool:
