@@ -11,7 +11,7 @@ import pytest
 from gyoza.client.call import get
 from gyoza.worker.engines import Owner
 from gyoza.worker.engines.docker import Docker
-from gyoza.worker.engines.dockerd import connect, disconnect
+from gyoza.worker.engines.dockerd import connect, disconnect, owned, remove
 
 from .stage import CALM, Command, Stage
 
@@ -84,6 +84,8 @@ async def containing(stage: Stage, made_data: Path, docker: aiodocker.Docker) ->
         stage.server()
         cluster = f"gyoza.cluster={stage.client.send(get('/health'))['cluster_id']}"
         yield each
+        for name in await owned(docker, dict([cluster.split("=")])):  # of a test that failed
+            await remove(docker, name)
         for image in await docker.images.list(filters={"label": [cluster]}):
             await docker.images.delete(image["Id"], force=True)
 

@@ -21,7 +21,7 @@ from gyoza.server.app import create_app
 from gyoza.server.context import Context
 from gyoza.worker import spool
 from gyoza.worker.agent import Agent
-from gyoza.worker.engines import Owner
+from gyoza.worker.engines import Engine, Owner
 from gyoza.worker.engines.process import Process
 from gyoza.worker.engines.tree import marked
 from gyoza.worker.gpus import Gpus, Share
@@ -186,7 +186,7 @@ async def working(
     *,
     url: str = URL,
     client: type[AsyncGyozaClient] = AsyncGyozaClient,
-    engine: type[Process] = Process,
+    engine: Callable[[Owner, Path], Engine] = Process,
     name: str = "one",
     host: str = "",
     gpus: Gpus | None = None,

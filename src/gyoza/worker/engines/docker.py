@@ -384,8 +384,8 @@ def _running_s(state: dict[str, Any]) -> float:
     """By the engine's word of when it started; 0 for what does not run."""
     if not state["Running"]:
         return 0.0
-    started = datetime.fromisoformat(state["StartedAt"][:19] + "+00:00")
-    return max((datetime.now(UTC) - started).total_seconds(), 0.0)
+    since = datetime.now(UTC) - datetime.fromisoformat(state["StartedAt"])
+    return max(since.total_seconds(), 0.0)
 
 
 def _start_failure(job: Job, error: Exception) -> AttemptError:
