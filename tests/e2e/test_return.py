@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import aiodocker
 import pytest
 
 from gyoza.worker.engines.dockerd import owned
+from gyoza.worker.spool import Spool
+from gyoza.worker.work import Begun
 
 from .conftest import containing, hiring
 from .stage import Command, Stage, until
@@ -181,6 +184,51 @@ async def test_a_worker_that_comes_back_leaves_its_neighbours_alone(
     assert_as_if_nothing_had_been(contained, second)
 
 
+STUBBORN = 'trap "" TERM; while :; do sleep 0.05; done'
+
+
+def spool_of(stage: Stage, run_id: str) -> Path:
+    (found,) = stage.data.glob(f"workers/*/attempts/{run_id}-1/spool")
+    return found
+
+
+@pytest.mark.docker
+async def test_what_a_worker_was_stopping_when_it_was_killed_ends_as_it_was_meant_to(
+    contained: Stage, hire: Hire, docker: aiodocker.Docker
+):
+    """Else a program that its worker ended by a signal would count as one that failed."""
+    worker = hire("leaving")
+    (run_id,) = contained.submit(contained.op("stays", f'[ "$GYOZA_ATTEMPT" = 2 ] || {{ {STUBBORN}; }}'))
+    contained.reaches(run_id, "RUNNING", within_s=60)
+    worker.send(signal.SIGTERM)
+    until(lambda: b'"stopped":["drained"' in spool_of(contained, run_id).read_bytes(), "it is being stopped")
+    worker.kill()
+    hire("leaving")
+    run = contained.ended(run_id)
+    assert [each["reason"] for each in contained.client.get_attempts(run_id)] == ["drained", None]
+    assert (run["state"], run["user_failures"], run["infra_losses"]) == ("COMPLETED", 0, 0)
+
+
+@pytest.mark.docker
+async def test_what_ended_with_its_machine_is_lost_and_no_failure_of_its_op(
+    contained: Stage, hire: Hire, docker: aiodocker.Docker
+):
+    worker = hire("crashed")
+    (run_id,) = contained.submit(contained.op("crashes", f'[ "$GYOZA_ATTEMPT" = 2 ] || {{ {STUBBORN}; }}'))
+    contained.reaches(run_id, "RUNNING", within_s=60)
+    worker.kill()
+    spool = Spool.read(spool_of(contained, run_id))
+    begun = spool.recall("begun", Begun)
+    assert begun is not None and begun.boot
+    spool.keep(begun=replace(begun, boot="the one before"))
+    await docker.containers.container(f"gyoza-{run_id}-1").kill()
+    hire("crashed")
+    run = contained.ended(run_id)
+    assert [each["reason"] for each in contained.client.get_attempts(run_id)] == ["worker_lost", None]
+    assert (run["state"], run["user_failures"], run["infra_losses"]) == ("COMPLETED", 0, 1)
+    assert_gone(contained, run_id)
+
+
 @pytest.fixture
 async def alone(tmp_path: Path, made_data: Path, docker: aiodocker.Docker) -> AsyncIterator[Stage]:
     """A stage whose server may be killed."""
@@ -204,6 +252,29 @@ async def test_a_worker_comes_back_before_its_server_does(alone: Stage, docker: 
     talker.open(run_id)
     for each in (run_id, ended_id):
         assert_as_if_nothing_had_been(alone, each)
+
+
+@pytest.mark.docker
+async def test_a_worker_that_comes_back_too_late_removes_what_went_on_elsewhere(alone: Stage, docker: aiodocker.Docker):
+    alone.serving.stop()
+    alone.server(GYOZA_LEASE_S="3")
+    late = alone.worker("late", "--slots", "1")
+    talker = Talker(alone, "elsewhere")
+    run_id = talker.start()
+    late.kill()
+    alone.worker("other")
+    until(lambda: alone.client.get_run(run_id)["current_attempt"] == 2, "it goes on elsewhere")
+    assert alone.client.get_attempts(run_id)[0]["settled_at"] is None
+    alone.worker("late", "--slots", "1")
+    until(lambda: alone.client.get_attempts(run_id)[0]["settled_at"], "what was left is settled")
+    assert await owned(docker, {"gyoza.run": run_id, "gyoza.attempt": "1"}) == []
+    assert not list(alone.data.glob(f"workers/late/attempts/{run_id}-1/io"))
+    alone.reaches(run_id, "RUNNING", within_s=60)
+    talker.goes_on(run_id)
+    talker.open(run_id)
+    run = alone.ended(run_id)
+    assert [each["reason"] for each in alone.client.get_attempts(run_id)] == ["worker_lost", None]
+    assert (run["state"], run["user_failures"], run["infra_losses"]) == ("COMPLETED", 0, 1)
 
 
 @pytest.mark.docker

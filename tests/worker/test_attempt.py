@@ -14,7 +14,7 @@ from gyoza.client.http import AsyncGyozaClient
 from gyoza.models.errors import AttemptError
 from gyoza.worker import attempt
 from gyoza.worker.engines import Job, Ready, Say, silent
-from gyoza.worker.engines.process import Process
+from gyoza.worker.engines.process import Process, Program
 from gyoza.worker.work import Work
 
 from .cluster import Cluster, Line, working
@@ -100,6 +100,24 @@ async def test_a_program_runs_no_longer_than_it_may(pipeline: Cluster) -> None:
     summary = run["execution_summary"]
     assert summary["error_message"] == "It ran longer than 0.2 s (timeouts.run_s)"
     assert summary["signal"] == 15
+
+
+class Older(Process):
+    """Its programs have run for an hour when they come into its hands."""
+
+    @asynccontextmanager
+    async def started(self, job: Job, ready: Ready) -> AsyncGenerator[Program]:
+        async with super().started(job, ready) as program:
+            program.ran_s = 3600
+            yield program
+
+
+async def test_the_time_that_a_program_had_run_before_it_was_adopted_counts(
+    line: Line, user: AsyncGyozaClient, tmp_path: Path
+) -> None:
+    async with working(line, user, tmp_path / "worker", engine=Older) as cluster:
+        run = await cluster.run("sleep 60", timeouts={"run_s": 3600.5})
+        assert (run["state"], run["reason"]) == ("FAILED", "run_timeout")
 
 
 async def test_a_program_whose_time_is_over_may_not_stay_by_ignoring_it(pipeline: Cluster) -> None:
