@@ -88,6 +88,7 @@ def test_a_worker_that_was_frozen_goes_on_with_a_run_that_has_the_patience(serve
     frozen = hire("patient")
     (run_id,) = served.submit(gate.op)
     gate.started((run_id, 1))
+    served.reaches(run_id, "RUNNING")
     frozen.send(signal.SIGSTOP)
     until(lambda: served.client.get_worker("patient")["state"] == "lost", "its lease is over")
     until(lambda: "INFO 1" in served.story(run_id), "the run says that it waits")
