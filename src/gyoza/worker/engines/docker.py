@@ -292,7 +292,7 @@ class Container:
     async def _measure(self) -> None:
         pause = 0.02
         with suppress(DockerError, *TROUBLE):
-            shown = await self._handle.show()
+            shown = await insist(self._handle.show, f"look at container {self._job.name}")
             self._host_pid, self._id = shown["State"]["Pid"], shown["Id"]
             while True:
                 seen = read_cgroup(self._host_pid, self._id)

@@ -68,9 +68,11 @@ class Watch:
             )
 
     async def _used(self) -> dict[int, int]:
-        """MB by the id of the GPU; not of those of which the driver does not tell."""
+        """MB by the id of the GPU; not of those of which the driver does not tell, nor of processes out of sight."""
         gpus, share = self._work.place.gpus, self._work.share
         used: dict[int, int] = {}
+        if not share.pids:
+            return used
         for device in (await gpus.look()).devices:
             if device.id not in share.gpu_ids:
                 continue
