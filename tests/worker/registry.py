@@ -109,7 +109,7 @@ class Tap:
         self._hosts = registry.hosts
         self._left = let_through
         self._open = asyncio.Event()
-        self._serving: set[asyncio.Task[None]] = set()
+        self._serving: set[asyncio.StreamWriter] = set()
         self.is_held = asyncio.Event()
         self.drip: tuple[int, float] | None = None
         """Let so many bytes through in so many seconds instead of holding them."""
@@ -122,9 +122,10 @@ class Tap:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        for task in list(self._serving):
-            task.cancel()
-        await asyncio.gather(*self._serving, return_exceptions=True)
+        while self._serving:
+            for writer in self._serving:
+                writer.transport.abort()
+            await asyncio.sleep(0.01)
 
     def open(self) -> None:
         self._open.set()
@@ -135,9 +136,7 @@ class Tap:
         return not self._serving
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._serving.add(task)
+        self._serving.add(writer)
         there, back = await asyncio.open_connection(*self._there)
         answering = asyncio.create_task(self._answers(there, writer))
         try:
@@ -149,7 +148,7 @@ class Tap:
             await asyncio.gather(answering, return_exceptions=True)
             back.close()
             writer.transport.abort()
-            self._serving.discard(task)
+            self._serving.discard(writer)
 
     async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(16384):

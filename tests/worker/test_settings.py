@@ -6,6 +6,7 @@ import pytest
 
 from gyoza.models.errors import StartUpError
 from gyoza.models.resources import Resources
+from gyoza.worker.engines.disk import Watermark
 from gyoza.worker.gpus import Gpus
 from gyoza.worker.identity import Identity
 from gyoza.worker.probe import Machine
@@ -71,3 +72,15 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StartUpError, match=r"The worker's folder .*file/x cannot be used .*set GYOZA_DATA_DIR"):
         make_folder(tmp_path / "file" / "x")
+
+
+def test_the_marks_of_the_disk_are_two_percentages():
+    assert WorkerSettings.from_environment({}, name="w").image_disk == Watermark(85, 75)
+    named = WorkerSettings.from_environment({"GYOZA_IMAGE_DISK_PERCENT": "60/50"}, name="w")
+    assert named.image_disk == Watermark(60, 50)
+
+
+@pytest.mark.parametrize("text", ["85", "75/85", "101/50", "85/75/60", "high"])
+def test_marks_that_are_none_are_refused(text: str):
+    with pytest.raises(StartUpError, match="GYOZA_IMAGE_DISK_PERCENT"):
+        WorkerSettings.from_environment({"GYOZA_IMAGE_DISK_PERCENT": text}, name="w")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gyoza.client.local import data_dir
 from gyoza.models.errors import StartUpError
-from gyoza.worker.engines.trimming import Watermark
+from gyoza.worker.engines.disk import Watermark
 
 RUNTIMES = ("auto", "docker", "process")
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")

@@ -32,12 +32,12 @@ from gyoza.worker.engines.container import (
     own_user,
     strangers_in,
 )
+from gyoza.worker.engines.disk import Watermark
 from gyoza.worker.engines.dockerd import ANSWER_S, TROUBLE, handle, insist, is_away, why
 from gyoza.worker.engines.images import Images
 from gyoza.worker.engines.inventory import Inventory
 from gyoza.worker.engines.log import Log, kept_in
 from gyoza.worker.engines.recording import Recording
-from gyoza.worker.engines.trimming import Watermark
 from gyoza.worker.engines.usage import Usage, read_cgroup, read_pids, read_stats
 
 log = logging.getLogger(__name__)
@@ -70,8 +70,16 @@ class Docker:
         watermark: Watermark = Watermark(),
     ):
         self._owner = owner
-        self._images = Images(owner, base_image, allowed_images, stall_s, folder=folder, watermark=watermark)
         self._inventory = Inventory(self._named)
+        self._images = Images(
+            owner,
+            base_image,
+            allowed_images,
+            stall_s,
+            folder=folder,
+            watermark=watermark,
+            changed=self._inventory.changed,
+        )
         self._connected: tuple[aiodocker.Docker, Host] | None = None
         self._connecting = asyncio.Lock()
         self._active: set[str] = set()

@@ -15,6 +15,7 @@ import hashlib
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -42,16 +43,17 @@ async def environment(bundle: Bundle, archive: Path, cache: Path) -> Path:
         async with _locked(folder.with_name(f"{folder.name}.lock")):
             if not _complete(folder).exists():
                 await _build(bundle, archive, folder)
-    _complete(folder).touch()
+    now = time.time_ns()  # as exact as it is: the file system's own clock lags some milliseconds
+    os.utime(_complete(folder), ns=(now, now))
     return folder
 
 
 def digests_in(cache: Path, most: int = 200) -> list[str]:
     """Of the bundles that are ready here, the newest used first."""
-    found: list[tuple[float, str]] = []
+    found: list[tuple[int, str]] = []
     for path in cache.glob(f"*/{_COMPLETE}"):
         with suppress(OSError):
-            found.append((path.stat().st_mtime, path.read_text()))
+            found.append((path.stat().st_mtime_ns, path.read_text()))
     return [digest for _, digest in sorted(found, reverse=True) if digest][:most]
 
 

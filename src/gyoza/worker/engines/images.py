@@ -1,6 +1,6 @@
 """Images for the Docker engine: had already, pulled, or built from a bundle; each once, however many runs wait."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -14,12 +14,13 @@ from gyoza.models.bundle import Bundle
 from gyoza.models.errors import AttemptError
 from gyoza.worker.engines import Job, Owner, Ready, Say, dockerd, silent
 from gyoza.worker.engines.builds import BUNDLE, REPOSITORY, Build, tag
+from gyoza.worker.engines.disk import Watermark
 from gyoza.worker.engines.dockerd import TROUBLE, Image, why
 from gyoza.worker.engines.pulls import pull
 from gyoza.worker.engines.references import DIGEST, REFERENCE, listed, repository, with_tag
 from gyoza.worker.engines.sharing import Shared
 from gyoza.worker.engines.shelf import Shelf
-from gyoza.worker.engines.trimming import Trimming, Watermark
+from gyoza.worker.engines.trimming import Trimming
 
 MOST_NAMED = 200
 
@@ -30,7 +31,8 @@ class Images:
     """`base_image`: on what bundles are built, whatever they name. `allowed`: glob patterns, empty for all images.
 
     A pull or build that says nothing for `stall_s` (a build: five times as long) is given up. `folder`: where is kept
-    which images are this worker's own; without it, none that it pulled outlives the process as such.
+    which images are this worker's own; without it, none that it pulled outlives the process as such. `changed` is
+    called when there are more or fewer of them.
     """
 
     def __init__(
@@ -42,18 +44,21 @@ class Images:
         *,
         folder: Path | None = None,
         watermark: Watermark = Watermark(),
+        changed: Callable[[], object] = lambda: None,
     ):
         self._owner, self._base_image, self._allowed, self._stall_s = owner, base_image, allowed, stall_s
+        self._changed = changed
         self._pulls, self._builds = Shared[None](), Shared[None]()
         self._shelf = Shelf(folder / "images.json" if folder else None)
         self._trimming = Trimming(owner, self._shelf, watermark)
 
     async def ready(self, client: aiodocker.Docker, disk: Path, job: Job, say: Say) -> Ready:
         """The job's image, which stays on this machine until `release`. `disk`: where the engine keeps its images."""
-        await self._trimming.trim(client, disk)
+        if await self._trimming.trim(client, disk):
+            self._changed()
         while True:
             found = await self._brought(client, job, say)
-            if await self._trimming.hold(client, job.name, found):
+            if await _asked(self._trimming.hold(client, job.name, found)):
                 return found
 
     def release(self, job: Job) -> None:
@@ -124,13 +129,14 @@ class Images:
         return not self._allowed or any(fnmatchcase(name, like) for like in self._allowed for name in names)
 
     async def _pull(self, client: aiodocker.Docker, image: str, say: Say) -> None:
-        """An image that was here before, under whatever name, does not become this worker's own."""
+        """What somebody else had brought here before, under whatever name, does not become this worker's own."""
         if await _local(client, image):
             return  # another pull of it ended a moment ago
-        before = {each.id for each in await _asked(dockerd.images(client))}
+        others = {each.id for each in await _asked(dockerd.images(client)) if not self._shelf.names(each.id)}
         await pull(client, image, self._stall_s, say)
         found = await _local(client, image)
-        if found and found.name not in before:
+        self._changed()
+        if found and found.name not in others:
             self._shelf.pulled(found.name, listed(image), time())
 
     async def built(self, client: aiodocker.Docker, bundle: Bundle, archive: Path, say: Say = silent) -> Ready:
@@ -147,10 +153,11 @@ class Images:
     async def _build(self, client: aiodocker.Docker, build: Build, say: Say) -> None:
         if await _local(client, build.name):
             return  # another build of it ended a moment ago
-        if not await self._trimming.hold(client, build.name, build.base, building=True):
+        if not await _asked(self._trimming.hold(client, build.name, build.base, building=True)):
             raise AttemptError("start_failed", "The base image of the bundle was removed just now: try again")
         try:
             await build.run(client, self._stall_s, say)
+            self._changed()
         finally:
             self._trimming.release(build.name)
 

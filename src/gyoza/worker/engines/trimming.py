@@ -6,9 +6,7 @@ was made of or that an attempt waits to use, never one that bears a name which s
 
 import asyncio
 import logging
-import shutil
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, time
 
@@ -18,6 +16,7 @@ from aiodocker.exceptions import DockerError
 from gyoza.worker.engines import Owner, Ready, dockerd
 from gyoza.worker.engines.builds import BUILDER, BUNDLE, REPOSITORY
 from gyoza.worker.engines.container import labels
+from gyoza.worker.engines.disk import Watermark, used_percent
 from gyoza.worker.engines.dockerd import TROUBLE, Image
 from gyoza.worker.engines.references import repository
 from gyoza.worker.engines.shelf import Shelf
@@ -26,14 +25,6 @@ PAUSE_S = 60.0
 """After a look that did not bring the disk below the low mark, since nothing more may go."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Watermark:
-    """In percent of the disk: used beyond `high`, images go until no more than `low` is used."""
-
-    high: float = 85
-    low: float = 75
 
 
 class Trimming:
@@ -63,10 +54,10 @@ class Trimming:
 
     async def trim(self, client: aiodocker.Docker, disk: Path) -> int:
         """How many went: none below the high mark. A disk that is not this machine's is left to itself."""
-        if monotonic() < self._not_before or _used_percent(disk) <= self._watermark.high:
+        if monotonic() < self._not_before or used_percent(disk) <= self._watermark.high:
             return 0
         async with self._gate:
-            if _used_percent(disk) <= self._watermark.high:
+            if used_percent(disk) <= self._watermark.high:
                 return 0
             try:
                 return await self._remove_until_low(client, disk)
@@ -79,7 +70,7 @@ class Trimming:
         taken = await dockerd.images_in_use(client) | set(self._held.values())
         images = await dockerd.images(client)
         for image in may_go(images, self._shelf, self._owner, taken, leftovers=not self._building):
-            if _used_percent(disk) <= self._watermark.low:
+            if used_percent(disk) <= self._watermark.low:
                 return count
             count += await _removed(client, image)
         self._not_before = monotonic() + PAUSE_S
@@ -119,11 +110,3 @@ async def _removed(client: aiodocker.Docker, image: Image) -> bool:
         _log.info("an image stays: %s", error.message)
         return False
     return True
-
-
-def _used_percent(disk: Path) -> float:
-    try:
-        usage = shutil.disk_usage(disk)
-    except OSError:
-        return 0.0
-    return 100 * usage.used / max(usage.used + usage.free, 1)
