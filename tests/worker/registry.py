@@ -55,11 +55,11 @@ class Registry:
                         await self.client.images.delete(name)
 
 
-async def make_image(client: aiodocker.Docker, name: str, size: int = 1000) -> None:
+async def make_image(client: aiodocker.Docker, name: str, size: int = 1000, *, command: bool = True) -> None:
     """Nothing but random bytes, which no compression makes fewer."""
-    context = io.BytesIO()
+    context, text = io.BytesIO(), b"FROM scratch\nCOPY blob /\n" + (b'CMD ["/blob"]\n' if command else b"")
     with tarfile.open(fileobj=context, mode="w") as tar:
-        for path, data in (("Dockerfile", b'FROM scratch\nCOPY blob /\nCMD ["/blob"]\n'), ("blob", os.urandom(size))):
+        for path, data in (("Dockerfile", text), ("blob", os.urandom(size))):
             entry = tarfile.TarInfo(path)
             entry.size, entry.mode = len(data), 0o755
             tar.addfile(entry, io.BytesIO(data))

@@ -1,8 +1,10 @@
 """Images from the run's point of view: its timeline, its digest over all attempts, and what its worker says it has."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -15,7 +17,7 @@ from gyoza.worker.engines.process import Process
 from gyoza.worker.engines.references import listed, registry, repository
 
 from .cluster import Cluster, Line, working
-from .registry import Registry, unique
+from .registry import Registry, make_image, unique
 
 pytestmark = pytest.mark.timeout(120)
 MakeJob = Callable[..., Job]
@@ -87,6 +89,31 @@ async def test_a_retry_runs_the_image_of_the_first_attempt_also_when_its_tag_has
     first, second = (each["execution_summary"]["image_digest"] for each in await attempts(docker_cluster, run_id))
     assert first == second and first.startswith(f"{image}@sha256:")
     assert fresh["execution_summary"]["image_digest"] != first
+
+
+@docker_only
+async def test_an_attempt_that_did_not_start_pins_its_image_too(docker_cluster: Cluster, registry: Registry) -> None:
+    image = unique("gyoza-test")
+    await make_image(registry.client, image, command=False)
+    try:
+        run = await docker_cluster.ended(await ad_hoc(docker_cluster, image))
+        image_id = (await registry.client.images.inspect(image))["Id"]
+        assert "STARTED" not in [kind for kind, _ in await docker_cluster.told(run["id"])]
+        assert run["execution_summary"]["image_digest"] == image_id
+    finally:
+        await registry.client.images.delete(image, force=True)
+
+
+@docker_only
+async def test_a_bundle_is_built_once_however_many_wait_and_each_is_told(
+    docker: Docker, job: MakeJob, make_bundle: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    archive = tmp_path / "bundle.tar.gz"
+    bundle = make_bundle(archive, {"app/main.py": uuid4().bytes})
+    told: list[list[str]] = [[], [], []]
+    await asyncio.gather(*(docker.ready(job(bundle=bundle, archive=archive), each.append) for each in told))
+    said = {text for each in told for text in each}
+    assert sorted(text.split()[0] for text in said) == ["Building", "Built"]
 
 
 async def attempts(cluster: Cluster, run_id: str) -> list[dict[str, Any]]:

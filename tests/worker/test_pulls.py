@@ -152,12 +152,12 @@ async def test_progress_is_told_sparingly(
 async def test_a_pull_that_stands_still_in_the_middle_is_given_up(
     owner: Owner, job: MakeJob, registry: Registry
 ) -> None:
-    name, engine = unique("stall"), Docker(owner, stall_s=1)
+    name, engine = unique("stall"), Docker(owner, stall_s=4)
     await registry.push(name, SIZE)
     async with Tap(registry, SIZE // 2) as tap:
         waiting = [engine.ready(of(job, f"{tap.host}/{name}")) for _ in range(2)]
         for detail in await asyncio.gather(*(fails("image_pull_failed", each) for each in waiting)):
-            assert "stood still for 1 s" in detail
+            assert "stood still for 4 s" in detail
         assert tap.is_held.is_set()
     await engine.close()
 
@@ -212,7 +212,7 @@ async def test_a_digest_of_another_repository_is_not_run(engine: Docker, job: Ma
 
 
 async def test_an_image_of_no_registry_is_pinned_by_its_id_and_found_only_where_it_is(
-    engine: Docker, job: MakeJob, registry: Registry
+    owner: Owner, engine: Docker, job: MakeJob, registry: Registry
 ) -> None:
     image = unique("gyoza-test")
     await make_image(registry.client, image)
@@ -226,6 +226,9 @@ async def test_an_image_of_no_registry_is_pinned_by_its_id_and_found_only_where_
         elsewhere = "sha256:" + "0" * 64
         detail = await fails("image_not_found", pinned(engine, job, image, elsewhere))
         assert elsewhere in detail and "push it" in detail
+        strict = Docker(owner, allowed_images=[f"{image}:*"])
+        await fails("image_not_found", pinned(strict, job, image, first.digest))  # the name means another now
+        await strict.close()
     finally:
         for tag in ("old", "latest"):
             await registry.client.images.delete(f"{image}:{tag}", force=True)

@@ -19,6 +19,7 @@ from gyoza.worker.engines.container import labels
 from gyoza.worker.engines.disk import Watermark, used_percent
 from gyoza.worker.engines.docker import Docker
 from gyoza.worker.engines.dockerd import Image
+from gyoza.worker.engines.pulls import pull
 from gyoza.worker.engines.shelf import Shelf
 from gyoza.worker.engines.trimming import may_go
 
@@ -280,6 +281,25 @@ class TestOnAnEngine:
             assert await _left_by(client, engine) == []
             assert await is_there(client, BASE_IMAGE)
 
+    async def test_what_does_not_fit_is_pulled_again_once_room_was_made(
+        self, shop: Shop, client: aiodocker.Docker, tmp_path: Path, used: list[float], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with a_worker(tmp_path) as engine:
+            image = await shop.pulled(engine, "makes-room")
+            used[:] = [80.0]  # between the marks
+
+            async def fits_when_it_is_gone(*how: Any) -> None:
+                if await is_there(client, image):
+                    raise AttemptError("disk_full", "no space left on device")
+                await pull(*how)
+
+            monkeypatch.setattr("gyoza.worker.engines.images.pull", fits_when_it_is_gone)
+            other = await shop.pulled(engine, "fits")
+            assert await is_there(client, other)
+            monkeypatch.setattr("gyoza.worker.engines.images.pull", _never_fits)
+            with pytest.raises(AttemptError, match="no space left"):
+                await shop.pulled(engine, "too-large")
+
     async def test_an_image_that_goes_while_a_run_asks_for_it_is_had_again(
         self, shop: Shop, client: aiodocker.Docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -297,6 +317,10 @@ class TestOnAnEngine:
             made = shop.of(image)
             ready = await engine.ready(made)
             assert asked.is_set() and await has(client, ready.name)
+
+
+async def _never_fits(*_: Any) -> None:
+    raise AttemptError("disk_full", "no space left on device")
 
 
 async def _left_by(client: aiodocker.Docker, engine: Docker) -> list[str]:

@@ -54,12 +54,26 @@ class Images:
 
     async def ready(self, client: aiodocker.Docker, disk: Path, job: Job, say: Say) -> Ready:
         """The job's image, which stays on this machine until `release`. `disk`: where the engine keeps its images."""
-        if await self._trimming.trim(client, disk):
-            self._changed()
+        await self._make_room(client, disk)
         while True:
-            found = await self._brought(client, job, say)
+            found = await self._fitted(client, disk, job, say)
             if await _asked(self._trimming.hold(client, job.name, found)):
                 return found
+
+    async def _make_room(self, client: aiodocker.Docker, disk: Path, *, is_full: bool = False) -> bool:
+        count = await self._trimming.trim(client, disk, is_full=is_full)
+        if count:
+            self._changed()
+        return count > 0
+
+    async def _fitted(self, client: aiodocker.Docker, disk: Path, job: Job, say: Say) -> Ready:
+        """What does not fit is tried once more where room could be made for it."""
+        try:
+            return await self._brought(client, job, say)
+        except AttemptError as error:
+            if error.reason != "disk_full" or not await self._make_room(client, disk, is_full=True):
+                raise
+        return await self._brought(client, job, say)
 
     def release(self, job: Job) -> None:
         self._trimming.release(job.name)
@@ -98,11 +112,11 @@ class Images:
         return Ready((await self.have(client, digest, say, trusted=True)).name, digest)
 
     async def _same(self, client: aiodocker.Docker, image: str, image_id: str) -> Ready:
-        """An image that no registry knew can be had only where it is."""
-        found = await _local(client, image_id)
-        if found is None:
+        """An image that no registry knew can be had only where it is; an allow-list knows it by its name alone."""
+        found = await _local(client, image if self._allowed else image_id)
+        if found is None or found.name != image_id:
             text = f"An earlier attempt of this run ran the image '{image}' as {image_id}, which came from no registry "
-            raise AttemptError("image_not_found", f"{text}and is not on this worker: push it, and replay the run")
+            raise AttemptError("image_not_found", f"{text}and this worker has not: push it, and replay the run")
         return found
 
     async def have(self, client: aiodocker.Docker, image: str, say: Say = silent, *, trusted: bool = False) -> Ready:

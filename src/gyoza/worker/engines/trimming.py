@@ -52,12 +52,16 @@ class Trimming:
         self._held.pop(key, None)
         self._building.discard(key)
 
-    async def trim(self, client: aiodocker.Docker, disk: Path) -> int:
-        """How many went: none below the high mark. A disk that is not this machine's is left to itself."""
-        if monotonic() < self._not_before or used_percent(disk) <= self._watermark.high:
+    async def trim(self, client: aiodocker.Docker, disk: Path, *, is_full: bool = False) -> int:
+        """How many went: none below the high mark, unless something has just not fitted (`is_full`).
+
+        A disk that is not this machine's is left to itself.
+        """
+        high = self._watermark.low if is_full else self._watermark.high
+        if (monotonic() < self._not_before and not is_full) or used_percent(disk) <= high:
             return 0
         async with self._gate:
-            if used_percent(disk) <= self._watermark.high:
+            if used_percent(disk) <= high:
                 return 0
             try:
                 return await self._remove_until_low(client, disk)
