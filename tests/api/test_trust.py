@@ -61,6 +61,7 @@ async def test_a_worker_that_breaks_everything_is_shown_in_quarantine_and_given_
     assert (await good.assignment())["run_id"] == run["id"]
     listed = {worker["id"]: worker["quarantine"] for worker in told(await alone.get("/workers"))}
     assert listed == {"good": None, "bad": shown}
+    assert "\ngyoza_workers_quarantined 1\n" in (await alone.get("/metrics")).text
 
 
 async def test_an_administrator_ends_it_with_resume(alone: httpx.AsyncClient):

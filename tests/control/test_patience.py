@@ -96,6 +96,17 @@ async def test_a_worker_that_is_back_in_time_goes_on_under_its_lease(cluster: Cl
     assert await cluster.slots_taken() == 0
 
 
+async def test_a_worker_that_is_back_too_late_is_told_to_stop_and_what_it_says_changes_nothing(cluster: Cluster):
+    held = await running(cluster)
+    await cut_off(cluster)
+    await cut_off(cluster, LOST_S)
+    heard = await back(cluster, held)
+    assert [(stop.run_id, stop.attempt, stop.reason) for stop in heard.stop] == [(held.run_id, 1, "worker_lost")]
+    assert (await cluster.tell(held, 2, COMPLETED)).code == "lease_lost"
+    assert (await cluster.tell(held, 3, settled=True)).ok
+    assert await cluster.state(held.run_id) == ("PENDING", 2)
+
+
 async def test_the_run_says_what_it_waits_for(cluster: Cluster):
     held = await running(cluster)
     await cut_off(cluster)
@@ -158,7 +169,7 @@ async def test_who_asks_before_it_is_back_is_told_to_register_and_nothing_is_los
 
 
 async def test_what_was_never_taken_up_is_not_waited_for(cluster: Cluster):
-    await cluster.deploy(replace(ADD, execution=Execution(server_lost_s=LOST_S)))
+    await cluster.deploy(replace(ADD, execution=Execution(server_lost_s=LOST_S), timeouts=Timeouts()))
     await cluster.beat()
     run = await ask_for(cluster, b'{"a": 1}')
     await cluster.place()

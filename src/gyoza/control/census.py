@@ -13,10 +13,14 @@ from gyoza.store.database import Database
 
 @dataclass(frozen=True)
 class Census:
-    """`runs` that are not over and `workers`, each by state; `published` is the newest position of the feed."""
+    """`runs` that are not over and `workers`, each by state; `published` is the newest position of the feed.
+
+    `quarantined`: so many workers that live are in quarantine.
+    """
 
     runs: Mapping[str, int]
     workers: Mapping[str, int]
+    quarantined: int
     unpublished: int
     published: int
 
@@ -24,13 +28,14 @@ class Census:
 async def take(database: Database, pace: Pace, now: datetime) -> Census:
     async with database.snapshot() as connection:
         found = await census.runs(connection)
+        staff = await workers.every(connection)
         states = Counter(
-            Liveness.LOST if worker.evicted_at else liveness(worker.seen_at, now, pace)
-            for worker in await workers.every(connection)
+            Liveness.LOST if worker.evicted_at else liveness(worker.seen_at, now, pace) for worker in staff
         )
         return Census(
             runs={state: found.get(state, 0) for state in OpRunState if state not in TERMINAL},
             workers={state: states[state] for state in Liveness},
+            quarantined=sum(worker.quarantine is not None and worker.evicted_at is None for worker in staff),
             unpublished=await census.unpublished(connection),
             published=await feed.newest(connection),
         )

@@ -75,6 +75,6 @@ async def _current(connection: Connection, worker_id: str, instance: str) -> Wor
 async def look(connection: Connection, wanted: Claim) -> Claimed:
     worker = await _current(connection, wanted.worker_id, wanted.instance)
     held = await attempts.held_by(connection, wanted.worker_id)
-    fresh = [each for each in held if each.is_assigned and (each.run_id, each.attempt) not in wanted.known]
+    fresh = [each for each in held if each.is_assigned and each.name not in wanted.known]
     assigned = await attempts.assigned(connection, fresh[: wanted.most])
     return Claimed(assigned, stops(held, wanted.known), worker.drain)

@@ -67,7 +67,7 @@ def compare(held: Sequence[Held], holding: Names, before: datetime | None) -> li
     """
     changes: list[Change] = []
     for each in held:
-        holds = (each.run_id, each.attempt) in holding
+        holds = each.name in holding
         if holds and each.acknowledged_at is None:
             changes.append(Change(each.run_id, partial(_acknowledged, each.attempt)))
         if not holds and _is_gone(each, before):
@@ -99,7 +99,7 @@ def stops(held: Sequence[Held], having: Names) -> list[Stop]:
     return [
         Stop(each.run_id, each.attempt, each.reason or Reason.RELEASED)
         for each in held
-        if not each.live and (each.run_id, each.attempt) in having
+        if not each.live and each.name in having
     ]
 
 

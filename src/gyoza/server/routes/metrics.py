@@ -27,6 +27,7 @@ async def get_metrics(request: Request) -> Response:
 def _lines(taken: Census) -> Iterator[str]:
     yield from _by_state("gyoza_runs", "Runs that are not over.", taken.runs)
     yield from _by_state("gyoza_workers", "Workers that are registered.", taken.workers)
+    yield from _one("gyoza_workers_quarantined", "gauge", "Workers that take no more runs.", taken.quarantined)
     yield from _one("gyoza_events_unpublished", "gauge", "Events that are not in the feed yet.", taken.unpublished)
     yield from _one("gyoza_feed_position", "counter", "The newest position of the feed.", taken.published)
 
