@@ -115,13 +115,13 @@ async def test_an_op_that_always_fails_sends_nobody_there(cluster: Cluster):
         await work(cluster, worker, *["completed"] * 5, image="good")
         await work(cluster, worker, *["op_error"] * 15, image="bad")
     await open_up(cluster, "w1", "w2")
-    assert await judge(cluster) == {"readmitted": 0, "quarantined": 0}
+    assert await judge(cluster) == {"judged": 1, "readmitted": 0, "quarantined": 0}
 
 
 async def test_the_only_worker_takes_runs_whatever_it_does(cluster: Cluster):
     await work(cluster, "w1", *["disk_full"] * 30)
     await open_up(cluster, "w1")
-    assert await judge(cluster) == {"readmitted": 0, "quarantined": 0}
+    assert await judge(cluster) == {"judged": 1, "readmitted": 0, "quarantined": 0}
     await cluster.submit()
     assert await cluster.place() == 1
 
@@ -177,6 +177,16 @@ async def test_after_a_pause_it_is_given_one_run_at_a_time(cluster: Cluster):
     assert (await cluster.look("w1", [(held.run_id, 1)])).assignments == []
 
 
+async def test_of_many_that_wait_it_is_given_one(cluster: Cluster):
+    await caught(cluster)
+    await pass_by(cluster, PAUSE_S)
+    for _ in range(5):
+        await cluster.submit(attempts=2)
+    assert await cluster.place() == 5
+    assert len((await cluster.look("w1")).assignments) == 1
+    assert len((await cluster.look("w2")).assignments) == 4
+
+
 async def test_no_other_is_given_to_it_before_the_first_one_is_judged(cluster: Cluster):
     await caught(cluster)
     await pass_by(cluster, PAUSE_S)
@@ -191,7 +201,7 @@ async def test_a_canary_that_comes_through_readmits_it(cluster: Cluster, caplog:
     await pass_by(cluster, PAUSE_S)
     await end(cluster, await canary(cluster), "completed")
     with caplog.at_level(logging.WARNING):
-        assert await judge(cluster) == {"readmitted": 1, "quarantined": 0}
+        assert await judge(cluster) == {"judged": 1, "readmitted": 1, "quarantined": 0}
     assert caplog.messages[-1:] == ["worker w1 takes runs again: one came through"]
     assert await held_back(cluster) is None
     assert await judge(cluster) == {}, "what was before does not count any more"
@@ -214,7 +224,7 @@ async def test_a_canary_that_fails_lengthens_the_pause(cluster: Cluster, how: st
         cluster.now = before.until
         await open_up(cluster, "w1", "w2")
         await end(cluster, await canary(cluster), how)
-        assert await judge(cluster) == {"readmitted": 0, "quarantined": 0}
+        assert await judge(cluster) == {"judged": 1, "readmitted": 0, "quarantined": 0}
         pause = min(SHORTEST * 2**canaries, LONGEST)
         assert await held_back(cluster) == replace(before, until=cluster.now + pause, canaries=canaries)
         assert before.since == since
@@ -224,7 +234,7 @@ async def test_a_canary_that_says_nothing_is_followed_by_another_one(cluster: Cl
     await caught(cluster)
     await pass_by(cluster, PAUSE_S)
     await end(cluster, await canary(cluster), "cancelled")
-    assert await judge(cluster) == {"readmitted": 0, "quarantined": 0}
+    assert await judge(cluster) == {"judged": 1, "readmitted": 0, "quarantined": 0}
     await end(cluster, await canary(cluster), "completed")
     assert (await judge(cluster))["readmitted"] == 1
 
@@ -238,7 +248,7 @@ async def test_what_it_held_before_is_no_canary(cluster: Cluster):
     cluster.later(PAUSE_S + 1)
     await cluster.tell(old, 2, COMPLETED, settled=True)
     await open_up(cluster, "w1", "w2")
-    assert await judge(cluster) == {"readmitted": 0, "quarantined": 0}
+    assert await judge(cluster) == {"judged": 1, "readmitted": 0, "quarantined": 0}
 
 
 async def quarantine(cluster: Cluster, worker: str, until: datetime | None = None) -> None:
@@ -337,7 +347,7 @@ async def test_a_server_that_no_longer_leads_judges_nobody(cluster: Cluster):
 async def test_another_leader_goes_on_from_the_same_rows(cluster: Cluster):
     await caught(cluster)
     await cluster.lead_anew()
-    assert await judge(cluster) == {"readmitted": 0, "quarantined": 0}
+    assert await judge(cluster) == {"judged": 1, "readmitted": 0, "quarantined": 0}
     await pass_by(cluster, PAUSE_S)
     await end(cluster, await canary(cluster), "completed")
     await cluster.lead_anew()

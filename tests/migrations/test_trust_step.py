@@ -109,7 +109,11 @@ async def test_nobody_is_in_quarantine_and_nobody_is_waited_for(url: str, server
 
 
 async def test_what_ended_before_counts(migrated: Database):
-    assert await trust.judge(migrated, await epoch_of(migrated), at(25)) == {"readmitted": 0, "quarantined": 1}
+    assert await trust.judge(migrated, await epoch_of(migrated), at(25)) == {
+        "judged": 1,
+        "readmitted": 0,
+        "quarantined": 1,
+    }
     quarantine = (await shown(migrated, "w1")).quarantine
     assert quarantine is not None
     assert (quarantine.cause, quarantine.until) == (Cause.BROKEN, at(25) + SHORTEST)
@@ -140,7 +144,7 @@ async def test_a_server_of_the_step_before_goes_on(migrated: Database, server: S
     server.forget("w1", at(41))
     server.beat("w1", 3, at(42))
     assert server.shown("w1") == (False, False, False)
-    assert await trust.judge(migrated, epoch, at(45)) == {"readmitted": 1, "quarantined": 0}
+    assert await trust.judge(migrated, epoch, at(45)) == {"judged": 1, "readmitted": 1, "quarantined": 0}
 
 
 async def test_a_worker_that_it_hears_again_is_waited_for_no_longer(migrated: Database, server: Server):

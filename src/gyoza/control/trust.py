@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 async def judge(database: Database, epoch: int, now: datetime) -> dict[str, int]:
-    """How many workers went into quarantine, and how many came out of it; nothing where nothing is in doubt."""
+    """How many workers went into quarantine, and came out of it; nothing at all where nobody is in doubt."""
     async with database.connection() as connection:
         if not await endings.is_doubtful(connection, now):
             return {}
@@ -30,7 +30,7 @@ async def judge(database: Database, epoch: int, now: datetime) -> dict[str, int]
     freed, caught = await database.transact(work)
     for line in (*freed, *caught):
         _log.warning(line)
-    return {"readmitted": len(freed), "quarantined": len(caught)}
+    return {"judged": 1, "readmitted": len(freed), "quarantined": len(caught)}
 
 
 async def _catch(connection: Connection, crew: workers.Crew, now: datetime) -> Sequence[str]:

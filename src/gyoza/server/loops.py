@@ -35,6 +35,8 @@ TICK_S = 1.0
 """How often the leader renews, and looks by itself for what there is to do."""
 GATHER_S = 0.02
 """How long the leader lets events gather before it publishes again, so that one transaction is for many."""
+JUDGE_S = 5.0
+"""How often workers are compared while any of them is in doubt."""
 TIDY_REST_S = 0.1
 """The pause between batches of what is deleted: others come first."""
 TIDY_IDLE_S = 10.0
@@ -158,7 +160,7 @@ async def _tidy(leading: Leading, epoch: int) -> Counts:
 
 DUTIES = (
     Duty("scheduling", _schedule, QUEUE),
-    Duty("judging", _judge, NOTHING, TICK_S),
+    Duty("judging", _judge, NOTHING, JUDGE_S),
     Duty("publishing", _publish, OUTBOX, GATHER_S),
     Duty("tidying", _tidy, NOTHING, TIDY_REST_S, TIDY_IDLE_S),
 )

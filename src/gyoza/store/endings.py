@@ -12,8 +12,7 @@ _NEWEST: LiteralString = """
     SELECT a.run_id, a.reason FROM attempts a
     WHERE a.held_by = w.id AND a.finished_at IS NOT NULL AND a.finished_at > greatest(%(since)s, w.trusted_at)
         AND (a.reason IS NULL OR a.reason = ANY(%(failed)s))
-    ORDER BY a.finished_at DESC LIMIT %(newest)s
-"""
+    ORDER BY a.finished_at DESC LIMIT """
 """Of a worker `w`, since it was last trusted: those that completed, and those that failed for a reason that counts."""
 CANARY_ENDED: LiteralString = """
     a.held_by = w.id AND a.finished_at IS NOT NULL AND a.finished_at >= w.canary_at AND a.assigned_at >= w.canary_at
@@ -24,15 +23,18 @@ TELLING_REASONS = sorted(TELLING)
 
 
 async def is_doubtful(connection: Connection, now: datetime) -> bool:
-    """Whether any worker failed often of late, or has had a canary: whether there is something to judge at all."""
+    """Whether a worker is in quarantine, or failed just now and often of late: whether there is anything to judge."""
     cursor = await connection.execute(
         """
         SELECT EXISTS (SELECT FROM workers w WHERE w.quarantined_at IS NOT NULL) OR EXISTS (
-            SELECT FROM workers w, LATERAL (
-                SELECT count(*) FILTER (WHERE newest.reason IS NOT NULL) AS failed FROM ("""
+            SELECT FROM workers w
+            WHERE w.evicted_at IS NULL AND NOT w.drain
+                AND (SELECT last.reason FROM ("""
         + _NEWEST
-        + """) newest) ended
-            WHERE w.evicted_at IS NULL AND NOT w.drain AND ended.failed >= %(least)s)
+        + """1) last) IS NOT NULL
+                AND (SELECT count(newest.reason) FROM ("""
+        + _NEWEST
+        + """%(newest)s) newest) >= %(least)s)
         """,
         {**_values(now), "least": LEAST},
     )
@@ -49,7 +51,7 @@ async def tallies(connection: Connection, now: datetime) -> Sequence[Tally]:
             count(*) FILTER (WHERE ended.reason = ANY(%(broken)s)), count(ended.reason)
         FROM workers w, LATERAL ("""
         + _NEWEST
-        + """) ended JOIN runs r ON r.id = ended.run_id
+        + """%(newest)s) ended JOIN runs r ON r.id = ended.run_id
         WHERE w.evicted_at IS NULL
         GROUP BY 1, 2
         """,
