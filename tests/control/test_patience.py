@@ -8,6 +8,7 @@ import pytest
 
 from gyoza.control import workforce
 from gyoza.control.heartbeat import Heard
+from gyoza.control.reap import evict
 from gyoza.models.definition import Execution, Timeouts
 from gyoza.models.errors import NotRegistered, Superseded
 from gyoza.policy.deadline import PATIENCE_S
@@ -196,6 +197,15 @@ async def test_a_worker_that_is_removed_is_not_waited_for(cluster: Cluster):
     await workforce.remove(cluster.database, "w1", cluster.now)
     assert await cluster.state(held.run_id) == ("PENDING", 2)
     assert (await cut_off(cluster, LOST_S))["evicted"] == 0
+
+
+async def test_a_worker_that_is_heard_while_it_is_to_be_given_up_keeps_what_it_holds(cluster: Cluster):
+    held = await running(cluster)
+    await cut_off(cluster)
+    cluster.later(LOST_S)
+    await back(cluster, held)
+    assert not await evict(cluster.database, cluster.epoch, "w1", cluster.pace, cluster.now)
+    assert await cluster.state(held.run_id) == ("RUNNING", 1)
 
 
 async def test_another_leader_waits_as_long(cluster: Cluster):
