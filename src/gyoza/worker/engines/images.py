@@ -1,7 +1,6 @@
 """Images for the Docker engine: had already, pulled, or built from a bundle; each once, however many runs wait."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from time import time
@@ -13,11 +12,12 @@ from aiodocker.exceptions import DockerError
 from gyoza.models.bundle import Bundle
 from gyoza.models.errors import AttemptError
 from gyoza.worker.engines import Job, Owner, Ready, Say, dockerd, silent
+from gyoza.worker.engines.allowed import ImageName, allows
 from gyoza.worker.engines.builds import BUNDLE, REPOSITORY, Build, tag
 from gyoza.worker.engines.disk import Watermark
 from gyoza.worker.engines.dockerd import TROUBLE, Image, why
 from gyoza.worker.engines.pulls import pull
-from gyoza.worker.engines.references import DIGEST, REFERENCE, listed, repository, with_tag
+from gyoza.worker.engines.references import DIGEST, REFERENCE, listed, repository
 from gyoza.worker.engines.sharing import Shared
 from gyoza.worker.engines.shelf import Shelf
 from gyoza.worker.engines.trimming import Trimming
@@ -90,7 +90,7 @@ class Images:
             return await self.have(client, job.image or "", say)
         if job.image is None or not REFERENCE.fullmatch(job.image) or not self._allows(job.image):
             return await self.built(client, job.bundle, job.archive, say)
-        if local := await _local(client, job.image):
+        if local := await _local(client, self._full(job.image)):
             return local
         if built := await self._built_before(client, job.bundle):
             return built
@@ -122,6 +122,7 @@ class Images:
     async def have(self, client: aiodocker.Docker, image: str, say: Say = silent, *, trusted: bool = False) -> Ready:
         """AttemptError `not_allowed`, `image_not_found` or `image_pull_failed`. `trusted`: no allow-list."""
         self._check(image, trusted=trusted)
+        image = image if trusted else self._full(image)
         if local := await _local(client, image):
             return local
         await self._pulls.once(listed(image), partial(self._pull, client, image), say)
@@ -139,8 +140,11 @@ class Images:
             )
 
     def _allows(self, image: str) -> bool:
-        names = (image, with_tag(image))
-        return not self._allowed or any(fnmatchcase(name, like) for like in self._allowed for name in names)
+        return not self._allowed or allows(self._allowed, image)
+
+    def _full(self, image: str) -> str:
+        """How the engine is asked for it: where names are judged, so that it cannot take one for an image's id."""
+        return str(ImageName.of(image) or image) if self._allowed else image
 
     async def _pull(self, client: aiodocker.Docker, image: str, say: Say) -> None:
         """What somebody else had brought here before, under whatever name, does not become this worker's own."""
@@ -188,7 +192,8 @@ class Images:
             raise AttemptError(error.reason, detail) from error
 
     async def _built_before(self, client: aiodocker.Docker, bundle: Bundle) -> Ready | None:
-        image = self._base_image or bundle.base_image
+        named = bundle.base_image if self._allows(bundle.base_image or "") else None
+        image = self._base_image or (self._full(named) if named else None)
         base = await _local(client, image) if image and REFERENCE.fullmatch(image) else None
         found = await _local(client, tag(bundle, base)) if base else None
         return Ready(found.name, bundle.digest) if found else None
