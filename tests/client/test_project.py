@@ -47,6 +47,9 @@ WHOLE = """
     delete_after_s: 3600
     timeouts: {queue_s: 3600, start_s: 2.5, run_s: 60}
     env: {MODE: fast, LEVEL: 3, ON: yes}
+    secrets: [api-token]
+    network: false
+    user: 1000:1000
     tags: [image, "2"]
     event_delivery: {topic: done, attributes: {team: a, level: 3}}
 """
@@ -80,7 +83,13 @@ def test_everything_that_the_file_can_say_ends_in_the_definition(folder: Path) -
             "fail_on": ["worker_lost"],
         },
         "timeouts": {"queue_s": 3600, "start_s": 2.5, "run_s": 60},
-        "execution": {**OpDefinition("x").execution.to_dict(), "env": {"MODE": "fast", "LEVEL": "3", "ON": "yes"}},
+        "execution": {
+            **OpDefinition("x").execution.to_dict(),
+            "env": {"MODE": "fast", "LEVEL": "3", "ON": "yes"},
+            "secrets": ["api-token"],
+            "network": False,
+            "user": "1000:1000",
+        },
         "tags": ["image", "2"],
         "event_delivery": {"topic": "done", "attributes": {"team": "a", "level": 3}},
         "bundle": bundle.to_dict(),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gyoza.op import Failure, log, op, output_dir, progress
+from gyoza.op import Failure, log, op, output_dir, progress, secret
 
 from .conftest import OP
 
@@ -278,3 +278,22 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_secret_is_read_from_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "token").write_text("öffne dich\n", encoding="utf-8")
+    monkeypatch.setenv("GYOZA_SECRETS_DIR", str(tmp_path))
+    assert secret("token") == "öffne dich"
+    with pytest.raises(Failure, match="no secret 'key': name it"):
+        secret("key")
+
+
+def test_without_secrets_no_file_is_taken_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "token").write_text("here by chance")
+    monkeypatch.chdir(tmp_path)
+    for folder in ("", None):
+        monkeypatch.delenv("GYOZA_SECRETS_DIR", raising=False)
+        if folder is not None:
+            monkeypatch.setenv("GYOZA_SECRETS_DIR", folder)
+        with pytest.raises(Failure, match="no secret 'token'"):
+            secret("token")

@@ -26,6 +26,7 @@ from gyoza.worker.engines.process import Process
 from gyoza.worker.engines.tree import marked
 from gyoza.worker.gpus import Gpus, Share
 from gyoza.worker.identity import Identity
+from gyoza.worker.vault import Vault
 from gyoza.worker.work import Place
 
 KEY = "a-key-for-tests"
@@ -172,6 +173,13 @@ class Cluster:
         programs = marked({"GYOZA_OWNER": self.owner.mark})
         return [*kept, *self.place.folder.glob("runs/*/*"), *(process.pid for process, _ in programs)]
 
+    def keep_secret(self, name: str, value: str) -> None:
+        """Put a secret where this worker's owner would."""
+        path = self.place.folder / "secrets" / name
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(value)
+
     async def leave(self) -> None:
         self.agent.leave()
         self.agent.stop_all()
@@ -196,7 +204,7 @@ async def working(
     owner = Owner(uuid4().hex, identity.host_id, name)
     others = asyncio.all_tasks()
     async with client(url, KEY, transport=line) as connection:
-        place = Place(name, folder, engine(owner, folder), connection, gpus or Gpus())
+        place = Place(name, folder, engine(owner, folder), connection, gpus or Gpus(), vault=Vault(folder / "secrets"))
         cluster = Cluster(user, identity, place, owner)
         registered = asyncio.create_task(cluster.agent.registered.wait())
         await asyncio.wait({registered, cluster.running}, timeout=DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)

@@ -32,6 +32,10 @@ async def test_an_op_that_must_have_no_network_is_not_run_with_one(process: Proc
     assert "needs a Docker worker" in await raises("not_allowed", process.ready(job(network=False)))
 
 
+async def test_an_op_that_asks_for_a_user_is_not_run_as_another(process: Process, job: MakeJob) -> None:
+    assert "'games'" in await raises("not_allowed", process.ready(job(user="games")))
+
+
 async def test_the_environment_is_minimal(process: Process, job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANYTHING_ELSE", "x")
     made = job("import json, os; json.dump(dict(os.environ), open(os.environ['GYOZA_IO_DIR'] + '/outputs.json', 'w'))")

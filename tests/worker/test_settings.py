@@ -46,6 +46,16 @@ def test_what_makes_no_sense_is_refused_in_one_sentence(options: dict[str, objec
     assert said in caught.value.detail and "\n" not in caught.value.detail
 
 
+def test_root_and_secrets_are_for_the_owner_to_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GYOZA_DATA_DIR", str(tmp_path))
+    told = WorkerSettings.from_environment({})
+    assert (told.allow_root, told.secrets) == (False, tmp_path / "secrets")
+    told = WorkerSettings.from_environment({"GYOZA_ALLOW_ROOT": "Yes", "GYOZA_SECRETS_DIR": "/run/keys"})
+    assert (told.allow_root, told.secrets) == (True, Path("/run/keys"))
+    with pytest.raises(StartUpError, match="set GYOZA_ALLOW_ROOT to 1 or 0"):
+        WorkerSettings.from_environment({"GYOZA_ALLOW_ROOT": "maybe"})
+
+
 async def test_what_is_not_said_is_measured(tmp_path: Path) -> None:
     async def probe(**told: float) -> Resources:
         return await Machine(WorkerSettings("x", tmp_path, **told), Gpus()).resources()

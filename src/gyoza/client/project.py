@@ -13,7 +13,7 @@ import yaml
 
 from gyoza.client import yaml_shape as shape
 from gyoza.models.bundle import Bundle
-from gyoza.models.definition import TYPES, InputSpecs, OpDefinition
+from gyoza.models.definition import SECRET_NAME, TYPES, USER_NAME, InputSpecs, OpDefinition
 from gyoza.models.errors import ProjectError
 from gyoza.models.reasons import Reason
 from gyoza.models.resources import cpu_from_wire
@@ -41,6 +41,9 @@ class Project:
     retry_policy: Mapping[str, Any] = field(default_factory=dict[str, Any])
     timeouts: Mapping[str, Any] = field(default_factory=dict[str, Any])
     env: Mapping[str, str] = field(default_factory=dict[str, str])
+    secrets: Sequence[str] = ()
+    network: bool = True
+    user: str | None = None
     tags: Sequence[str] = ()
     delete_after_s: float | None = None
     event_delivery: Mapping[str, Any] | None = None
@@ -88,7 +91,7 @@ def definition_of(project: Project, bundle: Bundle | None) -> dict[str, Any]:
             "retry_policy": project.retry_policy,
             "event_delivery": project.event_delivery,
             "timeouts": project.timeouts,
-            "execution": {"env": project.env},
+            "execution": {name: getattr(project, name) for name in ("env", "secrets", "network", "user")},
             "tags": project.tags,
             "delete_after_s": project.delete_after_s,
             "bundle": bundle.to_dict() if bundle else None,
@@ -119,6 +122,9 @@ def _top(folder: Path) -> shape.Reader:
             "retry_policy": _RETRY_POLICY,
             "timeouts": shape.section({"queue_s": shape.number, "start_s": shape.number, "run_s": shape.number}),
             "env": shape.mapping_of(shape.text),
+            "secrets": shape.list_of(shape.pattern(SECRET_NAME, "letters, digits, '_', '.' and '-', at most 100")),
+            "network": shape.boolean,
+            "user": shape.pattern(USER_NAME, "a user, or user:group, by name or number"),
             "tags": shape.list_of(shape.text),
             "delete_after_s": shape.number,
             "event_delivery": _event_delivery,

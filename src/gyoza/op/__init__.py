@@ -12,6 +12,6 @@ The signature is the schema: `input_specs` and `output_specs` of the definition 
 plain function: call it in a plain test. A worker runs it with `python -m gyoza.op module:function`.
 """
 
-from gyoza.op.author import Failure, log, op, output_dir, progress
+from gyoza.op.author import Failure, log, op, output_dir, progress, secret
 
-__all__ = ["Failure", "log", "op", "output_dir", "progress"]
+__all__ = ["Failure", "log", "op", "output_dir", "progress", "secret"]

@@ -55,6 +55,17 @@ def output_dir() -> Path:
     return folder / "outputs"
 
 
+def secret(name: str) -> str:
+    """The text of a secret that gyoza.yml names, without the end of its line. For a plain test: GYOZA_SECRETS_DIR."""
+    folder = os.environ.get("GYOZA_SECRETS_DIR")
+    try:
+        if folder:
+            return Path(folder, name).read_text(encoding="utf-8").rstrip("\r\n")
+    except FileNotFoundError:
+        pass
+    raise Failure(f"The op was given no secret '{name}': name it in gyoza.yml (secrets)")
+
+
 def io_dir() -> Optional[Path]:
     """The folder that the worker gave this run; None outside of a run."""
     folder = os.environ.get("GYOZA_IO_DIR")

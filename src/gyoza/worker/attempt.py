@@ -25,13 +25,14 @@ from gyoza.worker.steps.inputs import inputs
 from gyoza.worker.steps.logs import logs
 from gyoza.worker.steps.outputs import collect, said_error
 from gyoza.worker.steps.program import program
+from gyoza.worker.steps.secrets import secrets
 from gyoza.worker.steps.server_lost import server_lost
 from gyoza.worker.steps.taken_up import taken_up
 from gyoza.worker.steps.vram import vram
 from gyoza.worker.steps.workspace import workspace
 from gyoza.worker.work import NotOurs, Work
 
-STEPS = (taken_up, workspace, adopted, server_lost, inputs, image, logs, program, vram, events)
+STEPS = (taken_up, workspace, adopted, server_lost, secrets, inputs, image, logs, program, vram, events)
 LONGEST_MESSAGE = 8000
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNFIT = ("malformed", "too_large")
@@ -148,7 +149,8 @@ def _told_of(work: Work, worked: asyncio.Task[Event]) -> list[Event]:
 
 
 def _failed(work: Work, reason: str, message: str, **more: Any) -> Event:
-    """Its message may come from the op: it is cut and cleaned so that the server can keep it."""
+    """Its message may come from the op: it is cut and cleaned so that the server can keep it, secrets first."""
+    message = work.telling.redactor.whole(message)
     message = message.encode(errors="replace").decode().replace("\0", "")[:LONGEST_MESSAGE]
     code = {"exit_code": work.end.exit_code, "signal": work.end.signal} if work.end else {}
     return {"type": "FAILED", "msg": message, "payload": {"error_message": message, "reason": reason, **code, **more}}

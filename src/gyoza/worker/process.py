@@ -24,6 +24,7 @@ from gyoza.worker.lock import alone_in
 from gyoza.worker.probe import Machine
 from gyoza.worker.settings import WorkerSettings, make_folder
 from gyoza.worker.sweep import sweep
+from gyoza.worker.vault import Vault
 from gyoza.worker.work import Place
 
 FIRST_CONTACT_S = 15.0
@@ -46,7 +47,7 @@ async def work(settings: WorkerSettings, say: Say) -> None:
         engine, why = await choose_engine(wanted, Owner(cluster, identity.host_id, identity.name))
         try:
             gpus, log_limit = Gpus(nvml.library()), settings.log_limit_mb * 2**20
-            place = Place(identity.name, settings.folder, engine, client, gpus, log_limit)
+            place = Place(identity.name, settings.folder, engine, client, gpus, log_limit, Vault(settings.secrets))
             agent = Agent(identity, Machine(settings, gpus).resources, settings.tags, place)
             await agent.take_over(names_in(settings.attempts))
             async with (
@@ -75,6 +76,7 @@ async def choose_engine(settings: WorkerSettings, owner: Owner) -> tuple[Engine,
         allowed_images=settings.allowed_images,
         folder=settings.folder,
         watermark=settings.image_disk,
+        allow_root=settings.allow_root,
     )
     process = Process(owner, settings.folder)
     if settings.runtime == "process":

@@ -55,6 +55,13 @@ class Redactor:
         spans = self._spans(data)
         return _without(data, spans, len(data)).decode("utf-8", "replace") if spans else text
 
+    def tail(self, text: str, size: int) -> str:
+        """The last `size` bytes of a text that is itself cut off: it must begin a `longest` form before them."""
+        data = text.encode("utf-8", "surrogatepass")
+        start = max(len(data) - size, 0)
+        spans = [(begin - start, end - start) for begin, end in self._spans(data) if end > start]
+        return _without(data[start:], spans, size).decode("utf-8", "replace")
+
     def _out(self, data: bytes, until: int) -> bytes:
         spans = self._spans(data, self._masked)
         out = _without(data, spans, until)

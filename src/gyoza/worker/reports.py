@@ -13,6 +13,7 @@ from gyoza.client.call import Call, an_object, part
 from gyoza.client.errors import ResponseError, TooLarge, Unprocessable
 from gyoza.client.http import AsyncGyozaClient
 from gyoza.worker.patience import patiently
+from gyoza.worker.redaction import Redactor
 from gyoza.worker.spool import Spool
 
 MOST_IN_BATCH = 200
@@ -125,6 +126,8 @@ class Telling:
         self._lease = lease
         self.spool = spool or Spool()
         self._seq = self.spool.seq
+        self.redactor = Redactor(())
+        """Takes secret values out of every event."""
         self.on_lost: Callable[[], object] = lambda: None
         """Called when the server says that this attempt is no longer this worker's."""
         self.last_word: asyncio.Task[Verdict] | None = None
@@ -142,7 +145,7 @@ class Telling:
             "attempt": self._lease.attempt,
             "lease_token": self._lease.token,
             "seq": self._seq,
-            "events": events,
+            "events": [_redacted(event, self.redactor) for event in events],
             **more,
         }
         return self._send(self._seq, self.spool.add(report, keep or {}), is_last=more.get("settled", False))
@@ -165,3 +168,15 @@ class Telling:
 
 def _is_last(report: msgspec.Raw) -> bool:
     return bytes(msgspec.json.decode(report, type=dict[str, msgspec.Raw]).get("settled", b"")) == b"true"
+
+
+def _redacted(event: Mapping[str, Any], redactor: Redactor) -> dict[str, Any]:
+    """Its texts without secrets. Outputs are the op's own answer, and go as they are."""
+    payload = event.get("payload")
+    more = {"payload": _clean(payload, redactor)} if payload else {}
+    return {**_clean(event, redactor), **more}
+
+
+def _clean(said: Mapping[str, Any], redactor: Redactor) -> dict[str, Any]:
+    texts = {name: said[name] for name in ("msg", "error_message") if isinstance(said.get(name), str)}
+    return {**said, **{name: redactor.whole(text) for name, text in texts.items()}}

@@ -12,6 +12,7 @@ from gyoza.models.errors import StartUpError
 from gyoza.worker.engines.disk import Watermark
 
 RUNTIMES = ("auto", "docker", "process")
+_SWITCHES = {"": False, "0": False, "no": False, "false": False, "1": True, "yes": True, "true": True}
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")
 
 
@@ -33,6 +34,8 @@ class WorkerSettings:
     allowed_images: Sequence[str] = ()
     image_disk: Watermark = field(default_factory=Watermark)
     log_limit_mb: int = 64
+    allow_root: bool = False
+    secrets: Path | None = None
 
     @property
     def attempts(self) -> Path:
@@ -78,6 +81,8 @@ class WorkerSettings:
             allowed_images=_listed(environ.get("GYOZA_ALLOWED_IMAGES")),
             image_disk=_watermark(environ.get("GYOZA_IMAGE_DISK_PERCENT")),
             log_limit_mb=_megabytes(environ.get("GYOZA_LOG_LIMIT_MB") or "64", "GYOZA_LOG_LIMIT_MB"),
+            allow_root=_switched("GYOZA_ALLOW_ROOT", environ),
+            secrets=Path(environ.get("GYOZA_SECRETS_DIR") or data_dir() / "secrets"),
         )
 
 
@@ -121,6 +126,13 @@ def _watermark(text: str | None) -> Watermark:
             f"'{text}' is no watermark: GYOZA_IMAGE_DISK_PERCENT is two percentages, 85/75 say, the first no smaller"
         )
     return Watermark(high, low)
+
+
+def _switched(name: str, environ: Mapping[str, str]) -> bool:
+    said = environ.get(name, "").lower()
+    if said not in _SWITCHES:
+        raise StartUpError(f"'{said}' says neither yes nor no: set {name} to 1 or 0")
+    return _SWITCHES[said]
 
 
 def _host_name() -> str:

@@ -20,6 +20,7 @@ from gyoza.worker.gpus import Gpus, Share
 from gyoza.worker.reports import Lease, Telling
 from gyoza.worker.shipping import Shipper
 from gyoza.worker.spool import Spool
+from gyoza.worker.vault import Vault
 
 START_S = 60.0
 """Default of `timeouts.start_s`: from the engine being asked to start the program to its having started."""
@@ -44,6 +45,7 @@ class Assignment:
     """An attempt as the server hands it over. `inputs` are its members as they were received."""
 
     lease: Lease
+    op_definition: str | None
     image: str | None
     image_digest: str | None
     bundle: Bundle | None
@@ -70,6 +72,7 @@ class Assignment:
         data: dict[str, Any] = {name: msgspec.json.decode(slices[name]) for name in slices if name != "inputs"}
         return cls(
             lease=lease,
+            op_definition=data["op_definition"],
             image=data["image"],
             image_digest=data["image_digest"],
             bundle=Bundle.from_dict(data["bundle"]) if data["bundle"] else None,
@@ -101,7 +104,7 @@ class Begun:
 
 @dataclass(frozen=True)
 class Place:
-    """Where attempts are worked on: this worker's name, folder, engine, its line to the server, and its GPUs."""
+    """Where attempts are worked on: this worker's name, folder, engine, line to the server, GPUs and secrets."""
 
     worker: str
     folder: Path
@@ -110,6 +113,7 @@ class Place:
     gpus: Gpus = field(default_factory=Gpus)
     log_limit: int = LIMIT
     """How many bytes the log of an attempt may have."""
+    vault: Vault = field(default_factory=Vault)
     contact: Contact = field(default_factory=Contact)
 
     @cached_property
@@ -124,8 +128,9 @@ class Place:
 
 @dataclass
 class Work:
-    """Filled in on the way: `io_dir` by the step workspace, `job` and `ready` by image, `job.log` by logs, `running` by
-    program; `end` once the program has ended, `outcome` (the event to tell) once it is known what it came to.
+    """Filled in on the way: `io_dir` by the step workspace, `secrets` and their folder by secrets, `job` and `ready` by
+    image, `job.log` by logs, `running` by program; `end` once the program has ended, `outcome` (the event to tell) once
+    it is known what it came to.
 
     A worker that was killed leaves an attempt behind. A later process of it enters the steps again: `begun` is set
     where the program may have been started already, `end` and `outcome` where they were known.
@@ -136,6 +141,7 @@ class Work:
     telling: Telling
     io_dir: Path = field(default_factory=Path)
     secrets: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    secrets_dir: Path | None = None
     job: Job | None = None
     ready: Ready | None = None
     running: Running | None = None

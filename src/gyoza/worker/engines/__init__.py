@@ -42,7 +42,8 @@ class Job:
     archive on this host, already checked against its digest; None where the op is an image alone. `gpus` are the
     UUIDs of exactly the GPUs (or parts of one, MIG) that the program may use.
     `image_digest` is what an earlier attempt of the run was run from (`Ready.digest`): then it must be that and nothing
-    newer.
+    newer. `secrets_dir` is a folder of files that the program may read, closed to others like `io_dir`; None where it
+    has none. `user` is what the op asks to run as.
     """
 
     run_id: str
@@ -57,6 +58,8 @@ class Job:
     gpus: Sequence[str] = ()
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     network: bool = True
+    user: str | None = None
+    secrets_dir: Path | None = None
     log: Log | None = field(default=None, compare=False)
     """Where the op's output goes; None: into a log of its own, beside `io_dir`, that ends with the program."""
 

@@ -8,24 +8,29 @@ from typing import Any
 from gyoza.worker.engines import Job, Owner, Ready
 
 IO = "/gyoza/io"
+SECRETS = "/gyoza/secrets"
+OP_USER = "65532:65532"
 PIDS = 4096
 LEAST_RAM_MB = 6
 """The engine refuses less."""
 RECORD_BYTES = 16 * 2**20
 LOGS = {"Type": "local", "Config": {"max-size": str(RECORD_BYTES), "max-file": "2", "compress": "false"}}
 """The engine's own record of the output, in two files. `json-file`, the usual driver, spoils what is not UTF-8."""
-OP_USER = "65532:65532"
 
 
 @dataclass(frozen=True)
 class Host:
-    """What must be known of the engine's machine. `rootless`: the engine runs as the worker's own user. `disk`: the
-    folder where the engine keeps its images.
+    """What must be known of the engine's machine.
+
+    `rootless`: the engine runs as the worker's own user; `remapped`: users have other numbers inside of containers;
+    `may_be_root`: the worker's owner lets containers run as root; `disk`: the folder where the engine keeps its images.
     """
 
     cpus: int
     rootless: bool = False
     disk: Path = Path("/var/lib/docker")
+    remapped: bool = False
+    may_be_root: bool = False
 
 
 def labels(owner: Owner) -> dict[str, str]:
@@ -41,27 +46,33 @@ def own_user(host: Host) -> str:
     return "0:0" if host.rootless else f"{os.geteuid()}:{os.getegid()}"
 
 
-def bundle_user(host: Host) -> str:
-    """Nobody in particular where the worker is root; else the worker's own, so that it can remove the files."""
+def nobody(host: Host) -> str:
+    """Nobody in particular where the worker is root; else the worker's own user, so that it can remove the files."""
     return OP_USER if os.geteuid() == 0 else own_user(host)
 
 
-def container_config(job: Job, ready: Ready, owner: Owner, host: Host) -> dict[str, Any]:
+def is_bundle(job: Job, ready: Ready) -> bool:
+    """Whether what starts is the bundle, and not an image that came before it."""
+    return job.bundle is not None and ready.digest == job.bundle.digest
+
+
+def container_config(job: Job, ready: Ready, owner: Owner, host: Host, *, user: str, network: str) -> dict[str, Any]:
     """A bundle's entry replaces whatever its base image would start; an image alone starts as it says itself."""
+    mounts = {"Mounts": [io_mount(job.io_dir), *_secrets_mount(job)]}
     config: dict[str, Any] = {
         "Image": ready.name,
         "Labels": job_labels(owner, job),
-        "Env": [f"{name}={value}" for name, value in _env(job).items()],
-        "HostConfig": limits(job.ram_mb, job.cpu_m, host) | {"Mounts": [io_mount(job.io_dir)]} | _devices(job),
+        "User": user,
+        "Env": [f"{name}={value}" for name, value in _env(job, user == nobody(host)).items()],
+        "HostConfig": {**limits(job.ram_mb, job.cpu_m, host), "NetworkMode": network, **mounts, **_devices(job)},
     }
-    if job.bundle is not None and ready.digest == job.bundle.digest:
-        config |= {"Entrypoint": list(job.bundle.entry), "Cmd": [], "User": bundle_user(host)}
-    if not job.network:
-        config["HostConfig"]["NetworkMode"] = "none"
+    if job.bundle is not None and is_bundle(job, ready):
+        config |= {"Entrypoint": list(job.bundle.entry), "Cmd": []}
     return config
 
 
 def limits(ram_mb: int, cpu_m: int, host: Host) -> dict[str, Any]:
+    """What holds for every container, whatever is in it: nothing of the host's is shared, and no right is had."""
     ram = max(ram_mb, LEAST_RAM_MB) * 2**20
     return {
         "Memory": ram,
@@ -69,7 +80,10 @@ def limits(ram_mb: int, cpu_m: int, host: Host) -> dict[str, Any]:
         "ShmSize": ram,  # counted as memory anyway; the usual 64 MB breaks programs that share tensors
         "NanoCpus": min(max(cpu_m, 10), host.cpus * 1000) * 1_000_000,
         "PidsLimit": PIDS,
+        "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges"],
+        "IpcMode": "private",
+        "CgroupnsMode": "private",
         "Init": True,
         "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
         "LogConfig": LOGS,
@@ -80,10 +94,17 @@ def io_mount(io_dir: Path) -> dict[str, str]:
     return {"Type": "bind", "Source": str(io_dir), "Target": IO}
 
 
-def _env(job: Job) -> dict[str, str]:
-    # An unnamed user has no home: without this, whatever writes to ~ would try the root folder.
-    env = {"HOME": "/tmp"} if job.bundle is not None else {}
-    return env | dict(job.env) | _gpu_env(job) | job.contract_env | {"GYOZA_IO_DIR": IO}
+def _secrets_mount(job: Job) -> list[dict[str, Any]]:
+    if job.secrets_dir is None:
+        return []
+    return [{"Type": "bind", "Source": str(job.secrets_dir), "Target": SECRETS, "ReadOnly": True}]
+
+
+def _env(job: Job, is_nobody: bool) -> dict[str, str]:
+    # Nobody has no home: without this, whatever writes to ~ would try the root folder.
+    env = {"HOME": "/tmp"} if is_nobody else {}
+    secrets = {"GYOZA_SECRETS_DIR": SECRETS} if job.secrets_dir else {}
+    return env | dict(job.env) | _gpu_env(job) | job.contract_env | {"GYOZA_IO_DIR": IO} | secrets
 
 
 def _gpu_env(job: Job) -> dict[str, str]:
@@ -107,6 +128,20 @@ def open_to_all(io_dir: Path) -> None:
             path = Path(parent, name)
             if not path.is_symlink():
                 path.chmod(0o777 if path.is_dir() else path.stat().st_mode | 0o444)
+
+
+def open_to(uid: int | None, secrets_dir: Path) -> None:
+    """Let the op read its secrets, and nobody else where it is known who the op is.
+
+    Where it is not, all may who get as far: on the host nobody does, and in the container there is but the op.
+    """
+    for path in (*secrets_dir.iterdir(), secrets_dir):
+        mode = 0o500 if path == secrets_dir else 0o400
+        if uid is None or os.geteuid() not in (0, uid):
+            mode |= mode >> 3 | mode >> 6
+        elif uid != os.geteuid():
+            os.chown(path, uid, -1)
+        path.chmod(mode)
 
 
 def strangers_in(io_dir: Path) -> bool:

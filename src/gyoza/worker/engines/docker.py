@@ -25,9 +25,12 @@ from gyoza.worker.engines.container import (
     Host,
     container_config,
     io_mount,
+    is_bundle,
     job_labels,
     labels,
     limits,
+    nobody,
+    open_to,
     open_to_all,
     own_user,
     strangers_in,
@@ -37,8 +40,10 @@ from gyoza.worker.engines.dockerd import ANSWER_S, TROUBLE, handle, insist, is_a
 from gyoza.worker.engines.images import Images
 from gyoza.worker.engines.inventory import Inventory
 from gyoza.worker.engines.log import Log, kept_in
+from gyoza.worker.engines.network import have_network
 from gyoza.worker.engines.recording import Recording
 from gyoza.worker.engines.usage import Usage, read_cgroup, read_pids, read_stats
+from gyoza.worker.engines.user import chosen_user, host_uid
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +54,18 @@ START_FAILURES = (
     ("no space left", "disk_full", "Free some of this worker's disk"),
     ("no command specified", "op_error", "The image names nothing to run: give it a CMD or an ENTRYPOINT"),
     ("executable file not found", "op_error", "The image starts what it does not hold"),
+    ("unable to find user", "op_error", "The image knows no such user: correct execution.user"),
+    ("unable to find group", "op_error", "The image knows no such group: correct execution.user"),
+    ("permission denied", "op_error", "Its user may not run what the image starts: let it, or set execution.user"),
     ("could not select device driver", "start_failed", "Install the NVIDIA container toolkit on this worker"),
 )
 """What the engine's text holds -> reason, and what to do now."""
 
 
 class Docker:
-    """An `Engine`. `base_image`, `allowed_images`, `stall_s`, `folder` and `watermark`: see `Images`."""
+    """An `Engine`. `base_image`, `allowed_images`, `stall_s`, `folder` and `watermark`: see `Images`; `allow_root`: see
+    `chosen_user`.
+    """
 
     name = "docker"
 
@@ -68,8 +78,10 @@ class Docker:
         stall_s: float = 120.0,
         folder: Path | None = None,
         watermark: Watermark = Watermark(),
+        allow_root: bool = False,
     ):
         self._owner = owner
+        self._allow_root = allow_root
         self._inventory = Inventory(self._named)
         self._images = Images(
             owner,
@@ -94,9 +106,17 @@ class Docker:
                 except BaseException:
                     await to_the_end(dockerd.disconnect(client))
                     raise
-                rootless = any("rootless" in option for option in info.get("SecurityOptions") or ())
-                disk = Path(info["DockerRootDir"])
-                self._connected = client, Host(cpus=info["NCPU"], rootless=rootless, disk=disk)
+                security = " ".join(info.get("SecurityOptions") or ())
+                self._connected = (
+                    client,
+                    Host(
+                        cpus=info["NCPU"],
+                        rootless="name=rootless" in security,
+                        remapped="name=userns" in security,
+                        may_be_root=self._allow_root,
+                        disk=Path(info["DockerRootDir"]),
+                    ),
+                )
             return self._connected
 
     async def can_run(self) -> str | None:
@@ -218,11 +238,27 @@ class Container:
 
     async def create(self) -> None:
         try:
-            await asyncio.to_thread(open_to_all, self._job.io_dir)
+            user = chosen_user(self._job.user, await self._own_user(), self._host)
+            network = await have_network(self._client) if self._job.network else "none"
+            await asyncio.to_thread(self._open_folders, user)
             await self._remove_earlier()
-            await self._create(container_config(self._job, self._ready, self._owner, self._host))
+            await self._create(
+                container_config(self._job, self._ready, self._owner, self._host, user=user, network=network)
+            )
         except (DockerError, *TROUBLE) as error:
             raise _start_failure(self._job, error) from error
+
+    async def _own_user(self) -> str:
+        """As whom it runs by itself. A bundle's base image has no say in that."""
+        if is_bundle(self._job, self._ready):
+            return nobody(self._host)
+        image = await self._client.images.inspect(self._ready.name)
+        return image["Config"].get("User") or ""
+
+    def _open_folders(self, user: str) -> None:
+        open_to_all(self._job.io_dir)
+        if self._job.secrets_dir is not None:
+            open_to(host_uid(user, self._host), self._job.secrets_dir)
 
     async def _remove_earlier(self) -> None:
         try:
@@ -374,7 +410,11 @@ class Container:
             "Entrypoint": ["chown", "-hR", user, IO],
             "Cmd": [],
             "NetworkDisabled": True,
-            "HostConfig": limits(256, 1000, self._host) | {"Mounts": [io_mount(io_dir)]},
+            "HostConfig": {
+                **limits(256, 1000, self._host),
+                "CapAdd": ["CHOWN", "DAC_OVERRIDE"],
+                "Mounts": [io_mount(io_dir)],
+            },
         }
         name = self._job.name + RECLAIM
         try:

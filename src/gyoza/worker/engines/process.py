@@ -63,11 +63,12 @@ class Process:
                 f"An earlier attempt of this run was run from the image {job.image_digest}, and so must this one: it "
                 "needs a Docker worker",
             )
-        if not job.network:
-            raise AttemptError(
-                "not_allowed",
-                "The op must run without a network, which a process worker cannot take away: it needs a Docker worker",
-            )
+        for is_asked, what in (
+            (not job.network, "run without a network, which a process worker cannot take away"),
+            (job.user is not None, f"run as the user '{job.user}', which a process worker cannot become"),
+        ):
+            if is_asked:
+                raise AttemptError("not_allowed", f"The op must {what}: it needs a Docker worker")
         return Ready(str(await environment(bundle, archive, self._cache)), bundle.digest)
 
     def release(self, job: Job) -> None:
@@ -109,7 +110,8 @@ class Process:
             env |= {"PYTHONPATH": str(home / "lib"), "PYTHONUNBUFFERED": "1"}
         gpus = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(job.gpus)}
         ours = {"GYOZA_IO_DIR": str(job.io_dir), OWNER: self._owner.mark}
-        return env | dict(job.env) | gpus | job.contract_env | ours
+        secrets = {"GYOZA_SECRETS_DIR": str(job.secrets_dir)} if job.secrets_dir else {}
+        return env | dict(job.env) | gpus | job.contract_env | ours | secrets
 
     @asynccontextmanager
     async def adopt(self, job: Job, ready: Ready) -> AsyncGenerator[None]:

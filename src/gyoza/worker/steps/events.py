@@ -14,6 +14,7 @@ from gyoza.models.errors import Malformed
 from gyoza.models.run import time_to_wire
 from gyoza.models.strictjson import parse
 from gyoza.worker.engines.cleanup import to_the_end
+from gyoza.worker.redaction import Redactor
 from gyoza.worker.reports import Verdict
 from gyoza.worker.trust import Untrusted, open_regular
 from gyoza.worker.work import Work
@@ -159,7 +160,7 @@ class Follower:
         """PROGRESS is held back, for a newer one or its time; any other event lets it out first."""
         if not line.text.strip():
             return
-        event = _event(line.text)
+        event = _event(line.text, self._work.telling.redactor)
         if event["type"] == "PROGRESS":
             self._progress = event, line
         else:
@@ -188,21 +189,22 @@ class Follower:
         self._ripe = []
 
 
-def _event(line: bytes) -> Event:
+def _event(line: bytes, redactor: Redactor) -> Event:
     """The line as an event, or the ERROR that notes what is wrong with it."""
     if len(line) > LONGEST_LINE:
-        return _error(f"An event of the op was longer than {LONGEST_LINE} bytes: {_shown(line)}")
+        return _error(f"An event of the op was longer than {LONGEST_LINE} bytes: {_shown(line, redactor)}")
     try:
         said: Any = parse(line)
     except Malformed as error:
-        return _error(f"A line of {FILE} is refused ({error.detail}): {_shown(line)}")
+        return _error(f"A line of {FILE} is refused ({error.detail}): {_shown(line, redactor)}")
     members = cast(dict[str, Any], said) if isinstance(said, dict) else {}
     kind, msg = members.get("type"), members.get("msg")
     if kind == "PROGRESS" and isinstance(msg, int) and not isinstance(msg, bool) and 0 <= msg <= 100:
         return _now({"type": kind, "msg": msg})
     if kind == "INFO" and isinstance(msg, str):
         return _now({"type": kind, "msg": msg})
-    return _error(f'The op may write {{"type": "PROGRESS", "msg": 0 to 100}} and INFO with a text, not {_shown(line)}')
+    allowed = '{"type": "PROGRESS", "msg": 0 to 100} and INFO with a text'
+    return _error(f"The op may write {allowed}, not {_shown(line, redactor)}")
 
 
 def _error(msg: str) -> Event:
@@ -213,5 +215,6 @@ def _now(event: Event) -> Event:
     return {**event, "at": time_to_wire(datetime.now(UTC))}
 
 
-def _shown(line: bytes) -> str:
-    return json.dumps(line[:200].decode(errors="replace"))
+def _shown(line: bytes, redactor: Redactor) -> str:
+    """Its beginning; cut only once no secret can be cut in two."""
+    return json.dumps(redactor.whole(line.decode(errors="replace"))[:200])

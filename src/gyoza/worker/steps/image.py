@@ -33,6 +33,8 @@ async def image(work: Work) -> AsyncGenerator[None]:
         gpus=await work.place.gpus.uuids(assigned.gpu_ids),
         env=assigned.execution.env,
         network=assigned.execution.network,
+        user=assigned.execution.user,
+        secrets_dir=work.secrets_dir,
     )
     try:
         work.ready = work.begun.ready if work.begun else await work.place.engine.ready(work.job, partial(_say, work))
