@@ -1,6 +1,7 @@
 """A socket in front of Docker's, whose connections a test can cut."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -11,6 +12,8 @@ class Proxy:
         self.path, self._target = path, target
         self._open: set[asyncio.StreamWriter] = set()
         self.is_down = False
+        self.holds = False
+        """Nobody is told any more that the other side has closed a connection."""
         self.served = 0
 
     async def __aenter__(self) -> "Proxy":
@@ -34,7 +37,7 @@ class Proxy:
         mine = {writer, far_writer}
         self._open |= mine
         try:
-            await asyncio.gather(_pass(reader, far_writer), _pass(far_reader, writer))
+            await asyncio.gather(_pass(reader, far_writer), self._answer(far_reader, writer))
         except (OSError, asyncio.CancelledError):
             pass
         finally:
@@ -42,9 +45,15 @@ class Proxy:
                 each.transport.abort()
             self._open -= mine
 
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _pass(reader, writer, closes=lambda: not self.holds)
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+
+async def _pass(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, closes: Callable[[], bool] = lambda: True
+) -> None:
     while data := await reader.read(2**16):
         writer.write(data)
         await writer.drain()
-    writer.close()
+    if closes():
+        writer.close()

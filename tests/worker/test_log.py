@@ -175,7 +175,7 @@ def record_of(written: list[tuple[int, int, bool, bytes]]) -> list[Entry]:
     for stream, pause_s, is_part, data in written:
         clock += pause_s * S
         if not (is_part and stream in newest):
-            newest[stream] = max(clock - S // 2 * (stream == 2), newest.get(stream, 0))
+            newest[stream] = max(clock - S // 10 * (stream == 2), newest.get(stream, 0))
         record.append(Entry(stream, newest[stream], data))
     return record
 

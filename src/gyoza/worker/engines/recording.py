@@ -24,13 +24,15 @@ from gyoza.worker.engines.log import Log
 from gyoza.worker.engines.marks import Entry, Mark, Search
 
 LOOK_S = 0.5
-LAST_BYTES_S = 5.0
-"""How long the last bytes of a container that was removed at once may take."""
+LAST_BYTES_S = 10.0
+"""How long the stream of a container that has ended, or was removed at once, may be silent and not end."""
 LAST_READ_S = 60.0
 """How long the record of a container that has ended is tried to be read."""
 ENTRY_BYTES = 48
 """About how many bytes of the record a line takes besides its own."""
 MARK_BYTES = RECORD_BYTES // 2
+STALE_BYTES = RECORD_BYTES * 3 // 4
+"""A mark that is so far behind may be gone, or will be before it is looked for."""
 _TORN = "Docker was out of reach, and wrote over its record meanwhile: bytes are missing here, or stand twice"
 _UNREAD = "Docker's record of this output could not be read: bytes may be missing here"
 
@@ -43,26 +45,35 @@ class Recording:
     def __init__(self, client: aiodocker.Docker, container: str, log: Log):
         self._client, self._container, self._log = client, container, log
         self._mark = Mark.from_dict(log.mark) if log.mark else Mark()
-        self._since_mark = 0
+        self._weight = self._weight_at_mark = 0
+        self._is_far = asyncio.Event()
+        """So much came since the mark that another is wanted."""
         self._has_ended = asyncio.Event()
+        self._live: aiohttp.ClientResponse | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def attach(self) -> None:
         """Be connected before the first byte. Where the engine does not let us, its record will do."""
-        live = None
         with suppress(*TROUBLE):
-            live = await dockerd.attach(self._client, self._container)
-        self._task = asyncio.create_task(self._record(live))
+            self._live = await dockerd.attach(self._client, self._container)
+        self._task = asyncio.create_task(self._record())
 
     def resume(self) -> None:
         """Go on where the log ends."""
-        self._task = asyncio.create_task(self._record(None))
+        self._task = asyncio.create_task(self._record())
 
     async def finish(self) -> None:
         """The engine says that the container has ended: wait for what is left of its output."""
         self._has_ended.set()
-        if self._task is not None:
-            await asyncio.shield(self._task)
+        if self._task is None:
+            return
+        came, is_silent = self._weight, False
+        while not self._task.done() and not is_silent:
+            await asyncio.wait({self._task}, timeout=LAST_BYTES_S)
+            came, is_silent = self._weight, came == self._weight
+        if self._live is not None:
+            self._live.close()
+        await asyncio.shield(self._task)
 
     async def close(self, within_s: float = LAST_BYTES_S) -> None:
         """The container is gone; what is still under way of its output is waited for."""
@@ -78,30 +89,48 @@ class Recording:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _record(self, live: aiohttp.ClientResponse | None) -> None:
-        if live is not None:
-            with closing(live), suppress(DockerError, *TROUBLE):
-                await self._listen(live.content)
-        await self._read_to_the_end()
+    async def _record(self) -> None:
+        if self._live is not None:
+            with closing(self._live), suppress(*TROUBLE):
+                await self._listen(self._live.content)
+        if not await self._is_known_to_be_whole():
+            await self._read_to_the_end()
         self._log.end()
 
     async def _listen(self, stream: aiohttp.StreamReader) -> None:
-        frames = Frames()
-        while data := await stream.readany():
-            pieces = frames.cut(data)
-            self._log.write(pieces)
-            self._since_mark += sum(len(piece) + ENTRY_BYTES * (1 + piece.count(b"\n")) for _, piece in pieces)
-            if self._since_mark > MARK_BYTES and not self._log.is_full:
-                await self._set_mark()
+        frames, marking = Frames(), asyncio.create_task(self._set_marks())
+        try:
+            while data := await stream.readany():
+                pieces = frames.cut(data)
+                self._log.write(pieces)
+                self._weight += sum(len(piece) + ENTRY_BYTES * (1 + piece.count(b"\n")) for _, piece in pieces)
+                if self._weight - self._weight_at_mark > MARK_BYTES:
+                    self._is_far.set()
+        finally:
+            marking.cancel()
+            await asyncio.gather(marking, return_exceptions=True)
 
-    async def _set_mark(self) -> None:
-        """Behind all entries of which every byte came already."""
-        self._since_mark = 0
-        with suppress(DockerError, *TROUBLE):
-            await self._pass_by_what_came()
-        self._log.keep(self._mark.to_dict())
+    async def _set_marks(self) -> None:
+        """Beside the listening, and with pauses, since the engine may take long to go through its record."""
+        while not self._log.is_full:
+            await self._is_far.wait()
+            weight, began = self._weight, monotonic()
+            with suppress(DockerError, *TROUBLE):
+                await self._pass_by_what_came()
+                self._weight_at_mark = weight
+                self._is_far.clear()
+            self._log.keep(self._mark.to_dict())
+            await asyncio.sleep(max(LOOK_S, 3 * (monotonic() - began)))
+
+    async def _is_known_to_be_whole(self) -> bool:
+        """Of a stream without a near mark the end is taken at its word, where the container ends with it."""
+        if self._weight - self._weight_at_mark < STALE_BYTES:
+            return False
+        await self._ended_within(LAST_BYTES_S)
+        return self._has_ended.is_set()
 
     async def _pass_by_what_came(self) -> None:
+        """Move the mark behind all entries of which every byte came already."""
         search = Search(self._mark)
         async with aclosing(self._entries()) as batches:
             async for entry in (entry async for entries in batches for entry in entries):
