@@ -11,7 +11,7 @@ from gyoza.control import trust, workforce
 from gyoza.control.leadership import Deposed
 from gyoza.control.submit import AdHoc, Options
 from gyoza.models.resources import Resources
-from gyoza.policy.quarantine import LONGEST, NEWEST, SHORTEST, WITHIN, Cause, Quarantine
+from gyoza.policy.quarantine import LONGEST, NEWEST, RUNS, SHORTEST, WITHIN, Cause, Quarantine
 from gyoza.store.attempts import Assigned
 
 from .stage import COMPLETED, STARTED, Cluster, failed
@@ -212,6 +212,20 @@ async def test_where_attempts_broke_it_is_enough_that_one_runs(cluster: Cluster)
     await pass_by(cluster, PAUSE_S)
     await end(cluster, await canary(cluster), "op_error")
     assert (await judge(cluster))["readmitted"] == 1
+
+
+@pytest.mark.parametrize(("how", "readmitted"), [("disk_full", 1), ("op_error", 0)])
+async def test_where_attempts_broke_a_long_canary_need_not_end(cluster: Cluster, how: str, readmitted: int):
+    await caught(cluster, how)
+    await pass_by(cluster, PAUSE_S)
+    held = await canary(cluster)
+    await cluster.tell(held, 1, STARTED)
+    for seconds, freed in ((RUNS.total_seconds() - 0.001, 0), (0.001, readmitted)):
+        cluster.later(seconds)
+        await cluster.beat("w1", [(held.run_id, held.attempt)])
+        await cluster.beat("w2")
+        assert (await judge(cluster))["readmitted"] == freed
+    assert await cluster.state(held.run_id) == ("RUNNING", 1)
 
 
 @pytest.mark.parametrize("how", ["disk_full", "op_error"])

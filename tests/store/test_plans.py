@@ -239,7 +239,7 @@ ASKED: dict[str, Callable[[Connection], Awaitable[Any]]] = {
     "for how long a worker is waited for": lambda c: attempts.patience(c, "w1"),
     "whether any worker is in doubt": lambda c: endings.is_doubtful(c, NOW),
     "how the newest attempts ended": lambda c: endings.tallies(c, NOW),
-    "how canaries ended": endings.canaries,
+    "how canaries ended": lambda c: endings.canaries(c, NOW),
     "a run, locked": lives,
     "a log": lambda c: logs.look(c, A_RUN, 1),
     "the current log": lambda c: logs.look(c, A_RUN, None),

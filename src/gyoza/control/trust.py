@@ -42,7 +42,7 @@ async def _catch(connection: Connection, crew: workers.Crew, now: datetime) -> S
 
 async def _release(connection: Connection, crew: workers.Crew, now: datetime) -> Sequence[str]:
     """Those whose canary came through, and those that are needed since all others have gone."""
-    ended, freed = await endings.canaries(connection), dict[str, str]()
+    ended, freed = await endings.canaries(connection, now), dict[str, str]()
     for worker_id, engines, held_back in await workers.quarantined(connection):
         if is_needed(worker_id, engines, crew):
             freed[worker_id] = "there is no other one of its kind"

@@ -35,6 +35,8 @@ nothing is known of others: without a comparison nobody is convicted."""
 SHORTEST = timedelta(seconds=30)
 LONGEST = timedelta(minutes=15)
 """The pause before the first canary, and before the last of many: each that fails doubles it."""
+RUNS = timedelta(minutes=5)
+"""A canary that has run for so long shows that attempts can be run."""
 
 BROKEN = frozenset(
     reason for reason, rule in RULES.items() if rule.spends is Budget.INFRA and reason is not Reason.WORKER_LOST

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import LiteralString
 
 from gyoza.models.reasons import Reason
-from gyoza.policy.quarantine import BROKEN, FAILED, LEAST, NEWEST, TELLING, WITHIN, Tally
+from gyoza.policy.quarantine import BROKEN, FAILED, LEAST, NEWEST, RUNS, TELLING, WITHIN, Cause, Tally
 from gyoza.store.database import Connection
 
 _NEWEST: LiteralString = """
@@ -60,13 +60,21 @@ async def tallies(connection: Connection, now: datetime) -> Sequence[Tally]:
     return [Tally(*row) for row in await cursor.fetchall()]
 
 
-async def canaries(connection: Connection) -> Mapping[str, Reason | None]:
-    """How the newest canary of each worker in quarantine ended; None: it completed."""
+async def canaries(connection: Connection, now: datetime) -> Mapping[str, Reason | None]:
+    """How the newest canary of each worker in quarantine ended; None: it completed.
+
+    Or has run for long, where attempts were broken: that it runs is what was to be shown.
+    """
     cursor = await connection.execute(
         "SELECT w.id, ended.reason FROM workers w, LATERAL (SELECT a.reason FROM attempts a WHERE "
         + CANARY_ENDED
-        + "ORDER BY a.finished_at DESC LIMIT 1) ended WHERE w.quarantined_at IS NOT NULL",
-        {"telling": TELLING_REASONS},
+        + """ORDER BY a.finished_at DESC LIMIT 1) ended WHERE w.quarantined_at IS NOT NULL
+        UNION ALL
+        SELECT w.id, NULL FROM workers w JOIN attempts a ON a.held_by = w.id
+        WHERE w.quarantine_cause = %(broken)s AND a.settled_at IS NULL AND a.finished_at IS NULL
+            AND a.assigned_at >= w.canary_at AND a.started_at <= %(since)s
+        """,
+        {"telling": TELLING_REASONS, "broken": Cause.BROKEN, "since": now - RUNS},
     )
     return {worker_id: Reason(reason) if reason else None for worker_id, reason in await cursor.fetchall()}
 
