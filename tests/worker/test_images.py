@@ -143,12 +143,16 @@ async def test_the_server_shows_what_a_worker_has_the_newest_used_first(
 
 
 @docker_only
-async def test_a_bundle_that_was_built_is_named_by_its_digest(docker: Docker, job: MakeJob) -> None:
+async def test_a_bundle_that_was_built_is_named_by_its_digest(
+    docker: Docker, job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = job()
     await docker.ready(made)
     client, _ = await docker._engine()
     named = await docker._images.named(client)
     assert made.bundle.digest in named and not any("gyoza-bundle" in name for name in named)
+    monkeypatch.setattr("gyoza.worker.engines.images.MOST_NAMED", 1)
+    assert await docker._images.named(client) == [made.bundle.digest]  # used last, and not more than that
 
 
 @docker_only

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,6 +23,8 @@ from gyoza.worker.engines.dockerd import Image
 from gyoza.worker.engines.pulls import pull
 from gyoza.worker.engines.shelf import Shelf
 from gyoza.worker.engines.trimming import may_go
+from gyoza.worker.process import choose_engine
+from gyoza.worker.settings import WorkerSettings
 
 from .conftest import BASE_IMAGE
 from .registry import Registry, make_image, unique
@@ -199,6 +202,21 @@ class TestOnAnEngine:
             used[:] = [61.0]
             await shop.pulled(engine, "other")
             assert not await is_there(client, image)
+
+    async def test_a_worker_as_it_starts_keeps_to_its_settings_on_the_real_disk(
+        self, shop: Shop, client: aiodocker.Docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("gyoza.worker.engines.trimming.PAUSE_S", 0)
+        environ = {"GYOZA_IMAGE_DISK_PERCENT": "0/0"}
+        settings = replace(WorkerSettings.from_environment(environ, name="w"), folder=tmp_path, runtime="docker")
+        engine, _ = await choose_engine(settings, Owner(uuid4().hex, "here", "w"))
+        try:
+            image = await shop.pulled(engine, "real")
+            assert (tmp_path / "images.json").is_file()
+            await shop.pulled(engine, "other")
+            assert not await is_there(client, image)
+        finally:
+            await engine.close()
 
     async def test_what_a_later_process_finds_on_its_list_goes_too(
         self, shop: Shop, client: aiodocker.Docker, tmp_path: Path, used: list[float]
