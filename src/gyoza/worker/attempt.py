@@ -18,13 +18,13 @@ from typing import Any
 from gyoza.models.errors import AttemptError
 from gyoza.worker.engines.cleanup import to_the_end
 from gyoza.worker.reports import Verdict
-from gyoza.worker.steps.adopted import adopted
 from gyoza.worker.steps.events import events
 from gyoza.worker.steps.image import image
 from gyoza.worker.steps.inputs import inputs
 from gyoza.worker.steps.logs import logs
 from gyoza.worker.steps.outputs import collect, said_error
 from gyoza.worker.steps.program import program
+from gyoza.worker.steps.remains import remains
 from gyoza.worker.steps.secrets import secrets
 from gyoza.worker.steps.server_lost import server_lost
 from gyoza.worker.steps.taken_up import taken_up
@@ -32,7 +32,7 @@ from gyoza.worker.steps.vram import vram
 from gyoza.worker.steps.workspace import workspace
 from gyoza.worker.work import NotOurs, Work
 
-STEPS = (taken_up, workspace, adopted, server_lost, secrets, inputs, image, logs, program, vram, events)
+STEPS = (taken_up, workspace, remains, server_lost, secrets, inputs, image, logs, program, vram, events)
 LONGEST_MESSAGE = 8000
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNFIT = ("malformed", "too_large")
@@ -122,7 +122,10 @@ async def _came_to(work: Work) -> Event:
 
 
 async def _cancel_when_stopped(work: Work, working: asyncio.Task[Event]) -> None:
+    """What an earlier process started is stopped once it is in hand: gently, and its last words are heard."""
     await work.stopped.wait()
+    if work.begun is not None:
+        await work.in_hand.wait()
     working.cancel()
 
 

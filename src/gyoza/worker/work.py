@@ -149,6 +149,8 @@ class Work:
     outcome: Mapping[str, Any] | None = None
     begun: Begun | None = None
     peak_vram_mb: int | None = None
+    in_hand: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once it is known what is left of the program that `begun` speaks of."""
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     stop_reason: str | None = None
     """Why this worker stops it itself: `drained`. None when it is the server that wants it stopped."""

@@ -7,16 +7,16 @@ from typing import Any
 
 from gyoza.models.errors import AttemptError
 from gyoza.worker.engines import Running
+from gyoza.worker.engines.cleanup import to_the_end
 from gyoza.worker.identity import boot
-from gyoza.worker.work import START_S, Begun, Work
+from gyoza.worker.work import START_S, Begun, NotOurs, Work
 
 
 @asynccontextmanager
 async def program(work: Work) -> AsyncGenerator[None]:
     """Started, unless an earlier process did that; STARTED is told as soon as the engine says so."""
     async with AsyncExitStack() as stack:
-        if work.begun is None:
-            work.running = await _started(work, stack)
+        work.running = await (_started(work, stack) if work.begun is None else _adopted(work, stack, work.begun))
         if not work.spool.recall("started", bool):
             work.telling.tell(_event(work), summary=_summary(work), keep={"started": True})
         yield
@@ -32,6 +32,16 @@ async def _started(work: Work, stack: AsyncExitStack) -> Running:
             return await stack.enter_async_context(engine.started(work.job, work.ready))
     except TimeoutError as error:
         raise AttemptError("start_timeout", f"It had not started after {start_s:g} s") from error
+
+
+async def _adopted(work: Work, stack: AsyncExitStack, begun: Begun) -> Running | None:
+    """NotOurs where nothing of it came to an end that counts: what a worker no longer holds is lost."""
+    assert work.job is not None
+    running = await to_the_end(stack.enter_async_context(work.place.engine.adopt(work.job, begun.ready)))
+    work.in_hand.set()
+    if work.outcome is None and (running is None or begun.boot != boot()):
+        raise NotOurs
+    return running
 
 
 def _event(work: Work) -> dict[str, Any]:
