@@ -27,7 +27,8 @@ class Talker:
         said = '"{\\"type\\": \\"INFO\\", \\"msg\\": \\"$n\\"}"'
         program = (
             f'n=0; until [ -e "$GYOZA_IO_DIR/gate" ]; do echo {said} >>"$GYOZA_IO_DIR/events.ndjson"; '
-            'n=$((n + 1)); sleep 0.02; done; echo "{\\"said\\": $n}" >"$GYOZA_IO_DIR/outputs.json"; ' + ends
+            'echo "line $n"; n=$((n + 1)); sleep 0.02; done; echo "{\\"said\\": $n}" >"$GYOZA_IO_DIR/outputs.json"; '
+            + ends
         )
         self._stage = stage
         self.op = stage.op(name, program, constraints=SMALL, **more)
@@ -89,12 +90,14 @@ def infos(stage: Stage, run_id: str) -> Sequence[str]:
     return found
 
 
-def assert_as_if_nothing_had_been(stage: Stage, run_id: str) -> None:
-    """One attempt, one start, one end, and everything it said, once and in its order."""
+def assert_as_if_nothing_had_been(stage: Stage, run_id: str, *, was_heard: bool = True) -> None:
+    """One attempt, one start, one end, and everything it said and wrote, once and in its order."""
     run = stage.ended(run_id, within_s=60)
     assert (run["state"], run["current_attempt"]) == ("COMPLETED", 1), (run, stage.client.get_attempts(run_id))
     assert (run["user_failures"], run["infra_losses"]) == (0, 0)
     assert infos(stage, run_id) == [str(n) for n in range(run["outputs"]["said"])]
+    if was_heard:
+        assert stage.client.get_logs(run_id) == "".join(f"line {n}\n" for n in range(run["outputs"]["said"])).encode()
     kinds = [event["type"] for event in stage.client.get_events(run_id)["events"] if event["type"] != "INFO"]
     assert kinds[:2] == ["ASSIGNED", "STARTED"] and set(kinds[2:]) <= {"COMPLETED"}
     assert_gone(stage, run_id)
@@ -291,7 +294,7 @@ def test_an_ending_that_nobody_heard_is_told_by_the_next_process(alone: Stage, r
     alone.server()
     assert alone.client.get_run(run_id)["state"] == "RUNNING"
     alone.worker("quiet", "--runtime", runtime)
-    assert_as_if_nothing_had_been(alone, run_id)
+    assert_as_if_nothing_had_been(alone, run_id, was_heard=False)
 
 
 def test_a_worker_that_is_frozen_in_its_folder_is_named_to_its_successor(stage: Stage):
