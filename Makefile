@@ -2,6 +2,7 @@
 #   make demo    a whole cluster, a sample op, one run, and all is gone again
 #   make test    everything that can run on this machine; what could not is listed at the end
 #   make check   what CI runs, in its order
+#   make chaos   a cluster in which everything fails at random, for GYOZA_CHAOS_MINUTES (10)
 #   make docs    writes the parts of docs/reference that are drawn from the code
 
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
@@ -11,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TESTS ?= tests
 
-.PHONY: demo test check docs format lint types imports lock clean
+.PHONY: demo test chaos check docs format lint types imports lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/ready
@@ -19,6 +20,9 @@ demo: $(VENV)/ready
 
 test: $(VENV)/ready-dev
 	$(BIN)/python -m pytest $(TESTS)
+
+chaos: $(VENV)/ready-dev
+	GYOZA_CHAOS_MINUTES=$${GYOZA_CHAOS_MINUTES:-10} $(BIN)/python -m pytest -s tests/chaos/test_chaos.py
 
 check: format lint types imports test
 
