@@ -1,7 +1,7 @@
 """The way to the database: transactions that try again, connections that die, the database's clock."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 
 import psycopg
 import pytest
@@ -152,3 +152,21 @@ async def test_the_clock_is_the_database_s(shelf: Database):
         row = await cursor.fetchone()
     assert row is not None
     assert abs(clock.now() - row[0]) < timedelta(seconds=2)
+
+
+class Stepped(datetime):
+    """This machine's clock, set forward."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:
+        return datetime.now(tz) + timedelta(hours=2)
+
+
+async def test_a_clock_that_is_set_on_this_machine_changes_nothing(shelf: Database, monkeypatch: pytest.MonkeyPatch):
+    clock = Clock()
+    before = clock.now()
+    monkeypatch.setattr("gyoza.store.database.datetime", Stepped)
+    assert before < clock.now() < before + timedelta(minutes=1)
+    async with shelf.connection() as connection:
+        await clock.sync(connection)
+    assert clock.now() < before + timedelta(minutes=1)

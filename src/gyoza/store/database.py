@@ -20,6 +20,7 @@ Result = TypeVar("Result")
 FROZEN_AFTER_MS = "3000"
 """A transaction idle for so long belongs to a frozen process: the database ends it, so that it blocks no one."""
 _TRIES = 5
+_STEADY: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _BIG_STEP = timedelta(seconds=1)
 
 
@@ -38,15 +39,19 @@ class _Text(Loader):
 
 
 class Clock:
-    """The database's clock, read without asking it each time: several servers then agree on what time it is."""
+    """The database's clock, read without asking it each time: several servers then agree on what time it is.
+
+    Between two askings it counts by a clock that nobody sets: where this machine's own one is set forward by an hour,
+    no lease has run out, and no run waits an hour longer.
+    """
 
     def __init__(self) -> None:
-        self._ahead = timedelta(0)
+        self._zero = datetime.now(UTC) - _running()
         self._last = datetime.min.replace(tzinfo=UTC)
 
     def now(self) -> datetime:
         """Later than what it said before, so that what happens later is dated later; a big step back is followed."""
-        moment = datetime.now(UTC) + self._ahead
+        moment = self._zero + _running()
         if self._last - moment < _BIG_STEP:
             moment = max(moment, self._last + timedelta(microseconds=1))
         self._last = moment
@@ -54,14 +59,19 @@ class Clock:
 
     async def sync(self, connection: Connection) -> None:
         """Sets it anew only where the answer, whose doubt is half of the time it took, contradicts it."""
-        asked = time.monotonic()
+        asked = _running()
         cursor = await connection.execute("SELECT clock_timestamp()")
         row = await cursor.fetchone()
         assert row is not None
-        doubt = timedelta(seconds=(time.monotonic() - asked) / 2)
-        ahead = row[0] - (datetime.now(UTC) - doubt)
-        if abs(ahead - self._ahead) > doubt:
-            self._ahead = ahead
+        doubt = (_running() - asked) / 2
+        zero = row[0] - (asked + doubt)
+        if abs(zero - self._zero) > doubt:
+            self._zero = zero
+
+
+def _running() -> timedelta:
+    """How long this machine has been running; where the system can tell, with the time that it was suspended."""
+    return timedelta(seconds=time.clock_gettime(_STEADY))
 
 
 class Database:
