@@ -17,10 +17,10 @@ import pytest
 
 from gyoza.models.bundle import Bundle
 from gyoza.models.errors import AttemptError
-from gyoza.worker.engines import Job, Owner, Ready
+from gyoza.worker.engines import Exit, Job, Owner, Ready
 from gyoza.worker.engines.cleanup import remove_folder
 from gyoza.worker.engines.container import LOGS, Host, container_config
-from gyoza.worker.engines.docker import Docker
+from gyoza.worker.engines.docker import Container, Docker
 from gyoza.worker.engines.dockerd import connect, disconnect, owned, remove
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(60), pytest.mark.usefixtures("docker_ready")]
@@ -112,6 +112,25 @@ async def test_use_is_measured_where_cgroups_are_out_of_sight(
         ended = await running.wait()
     assert ended.cpu_s is not None and 0.4 < ended.cpu_s < 5
     assert ended.peak_ram_mb is not None and 60 < ended.peak_ram_mb < 128
+
+
+async def test_a_memory_kill_that_the_engine_missed_is_known_from_the_cgroup(
+    docker: Docker, job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child was killed; what its parent came to after a while is the end of the program."""
+    hoards = "subprocess.run([sys.executable, '-c', 'x = b\"x\" * (300 * 2**20)'])"
+    real = Container._exit
+
+    def missed(container: Container, state: dict[str, Any]) -> Exit:
+        assert state["OOMKilled"]
+        return real(container, {**state, "OOMKilled": False})
+
+    monkeypatch.setattr(Container, "_exit", missed)
+    for code, oom_killed in ((1, True), (0, False)):
+        made = job(f"import subprocess, sys, time; {hoards}; time.sleep(1); sys.exit({code})")
+        async with docker.started(made, await docker.ready(made)) as running:
+            ended = await running.wait()
+        assert (ended.exit_code, ended.oom_killed) == (code, oom_killed)
 
 
 async def test_without_a_network_there_is_none(docker: Docker, job: MakeJob) -> None:

@@ -42,7 +42,7 @@ from gyoza.worker.engines.inventory import Inventory
 from gyoza.worker.engines.log import Log, kept_in
 from gyoza.worker.engines.network import have_network
 from gyoza.worker.engines.recording import Recording
-from gyoza.worker.engines.usage import Usage, read_cgroup, read_pids, read_stats
+from gyoza.worker.engines.usage import Usage, read_cgroup, read_oom_kills, read_pids, read_stats
 from gyoza.worker.engines.user import chosen_user, host_uid
 
 log = logging.getLogger(__name__)
@@ -343,6 +343,7 @@ class Container:
                 seen = seen or read_stats(await dockerd.stats(self._client, self._id))
                 if seen is not None:
                     self._usage.saw(*seen)
+                self._usage.oom_kills = max(self._usage.oom_kills, read_oom_kills(self._host_pid, self._id))
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LOOK_S)
 
@@ -356,8 +357,9 @@ class Container:
             raise AttemptError("bundle_broken", f"The bundle's entry command {entry} cannot be run: {said.strip()}")
 
     def _exit(self, state: dict[str, Any]) -> Exit:
+        """The engine hears of a memory kill while the container ends, and may miss it; its cgroup has it before."""
         code: int = state["ExitCode"]
-        oom_killed = bool(state["OOMKilled"]) and code != 0
+        oom_killed = code != 0 and bool(state["OOMKilled"] or self._usage.oom_kills)
         peak_ram_mb = max(self._job.ram_mb, LEAST_RAM_MB) if oom_killed else self._usage.peak_ram_mb
         signal = code - 128 if code - 128 in SIGNALS else None
         return Exit(code, signal, oom_killed, self._usage.cpu_s, peak_ram_mb)

@@ -13,10 +13,11 @@ PROC = Path("/proc")
 
 @dataclass
 class Usage:
-    """The most that was seen; None where nothing was."""
+    """The most that was seen; None where nothing was. `oom_kills`: processes that the memory limit has killed."""
 
     cpu_s: float | None = None
     peak_ram: int | None = None
+    oom_kills: int = 0
 
     def saw(self, cpu_s: float, ram: int) -> None:
         """`ram` in bytes."""
@@ -50,11 +51,22 @@ def read_pids(pid: int, container_id: str) -> frozenset[int]:
         return frozenset()
 
 
+def read_oom_kills(pid: int, container_id: str) -> int:
+    """How many processes of a container its memory limit has killed; 0 where out of sight."""
+    try:
+        paths = _cgroup_paths(pid, container_id)
+        v1 = CGROUPS / "memory" / paths["memory"] / "memory.oom_control" if "memory" in paths else None
+        return _field(v1 or CGROUPS / paths[""] / "memory.events", "oom_kill")
+    except (OSError, ValueError, KeyError):
+        return 0
+
+
 def _cgroup_paths(pid: int, container_id: str) -> dict[str, str]:
+    """Those that are the container's own. It is put into one after the other while it starts, and what is not yet is
+    its parent's; none where a process of that number is another one's, since the engine runs on another machine.
+    """
     paths = paths_in((PROC / str(pid) / "cgroup").read_text())
-    if not any(container_id in path for path in paths.values()):
-        raise ValueError("another process of that number: the engine runs on another machine")
-    return paths
+    return {controller: path for controller, path in paths.items() if container_id in path}
 
 
 def _read_v2(path: str) -> tuple[float, int]:
