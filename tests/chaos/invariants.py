@@ -13,7 +13,7 @@ from gyoza.models.reasons import INFRA_LOSS_LIMIT, RULES, Budget, Reason
 from .faults import explained_by
 from .history import History, Json, Tried
 from .ops import OPS
-from .scene import SLOTS
+from .scene import NARROW, SLOTS
 
 Complaints = Iterator[str]
 ENDS = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
@@ -223,11 +223,13 @@ def what_was_asked_for_once_is_one_run(history: History) -> Complaints:
 
 
 def logs_are_whole(history: History) -> Complaints:
-    """Where the log of an attempt that completed is kept, nothing of it is missing."""
+    """Of attempts that completed; but for those on a disk that was full, where a log is not worth its run."""
+    was_full = any(fault.kind == "fill the disk" for fault in history.faults)
     for tried in history.tries:
         kept = history.logs.get((tried.run_id, tried.attempt))
         lines = OPS[history.runs[tried.run_id]["op_definition"]].lines
-        if tried.state == "COMPLETED" and kept and kept != b"".join(b"line %d\n" % n for n in range(lines)):
+        whole = b"".join(b"line %d\n" % n for n in range(lines))
+        if tried.state == "COMPLETED" and kept != whole and not (was_full and tried.held_by == NARROW):
             yield f"{tried} ({tried.state}) has the log {kept!r}"
 
 

@@ -214,6 +214,7 @@ async def working(
         finally:
             if not cluster.running.done():
                 await cluster.leave()
+            await cluster.place.engine.close()
     assert cluster.leftovers == []
     assert tasks_of_workers(asyncio.all_tasks() - others) == []
 

@@ -28,10 +28,28 @@ from gyoza.worker.engines.dockerd import connect, disconnect, owned, remove
 from gyoza.worker.engines.environments import PYTHON
 from gyoza.worker.engines.process import Process
 
-from .fixtures import cluster, line, pipeline, pipeline_database, quiet_loop, shared_cluster, user
+from .fixtures import (
+    cluster,
+    contained_cluster,
+    line,
+    pipeline,
+    pipeline_database,
+    quiet_loop,
+    shared_cluster,
+    user,
+)
 from .registry import Registry, a_registry
 
-__all__ = ["cluster", "line", "pipeline", "pipeline_database", "quiet_loop", "shared_cluster", "user"]
+__all__ = [
+    "cluster",
+    "contained_cluster",
+    "line",
+    "pipeline",
+    "pipeline_database",
+    "quiet_loop",
+    "shared_cluster",
+    "user",
+]
 
 BASE_IMAGE = os.environ.get("GYOZA_BASE_IMAGE", "gyoza-base:bookworm")
 ENTRY = ("python", "main.py")

@@ -1,7 +1,9 @@
 """Clusters as fixtures; `conftest.py` makes them known to the tests in this folder."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import os
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,10 @@ from gyoza.policy.liveness import Pace
 from gyoza.server.app import running
 from gyoza.server.context import Context
 from gyoza.server.settings import Settings
+from gyoza.worker.engines import Owner
+from gyoza.worker.engines.docker import Docker
+from gyoza.worker.engines.dockerd import connect, disconnect, owned
+from gyoza.worker.engines.process import Process
 
 from .cluster import KEY, URL, Cluster, Line, line_to, working
 
@@ -30,25 +36,63 @@ async def quiet_loop() -> AsyncIterator[None]:
     assert heard == []
 
 
-@pytest.fixture(scope="session")
-def pipeline_database(postgres: str) -> Iterator[str]:
+def _database(postgres: str, name: str) -> str:
     with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {SHARED_DATABASE} TEMPLATE template_gyoza")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template_gyoza".encode())
     head, _, query = postgres.partition("?")
-    return f"{head.rsplit('/', 1)[0]}/{SHARED_DATABASE}?{query}"
+    return f"{head.rsplit('/', 1)[0]}/{name}?{query}"
+
+
+@asynccontextmanager
+async def _at_work(database_url: str, folder: Path, engine: Any = Process) -> AsyncGenerator[Cluster]:
+    settings = Settings(data_dir=folder / "data", pace=Pace(heartbeat_s=1, lease_s=60))
+    async with running(settings, database_url, asyncio.Event()) as server:
+        line = line_to(server)
+        async with (
+            AsyncGyozaClient(URL, KEY, transport=line_to(server)) as user,
+            working(line, user, folder / "worker", engine=engine) as cluster,
+        ):
+            yield cluster
+
+
+@pytest.fixture(scope="session")
+def pipeline_database(postgres: str) -> str:
+    return _database(postgres, SHARED_DATABASE)
 
 
 @pytest.fixture(scope="session")
 async def shared_cluster(pipeline_database: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
-    folder = tmp_path_factory.mktemp("pipeline")
-    settings = Settings(data_dir=folder / "data", pace=Pace(heartbeat_s=1, lease_s=60))
-    async with running(settings, pipeline_database, asyncio.Event()) as server:
-        line = line_to(server)
-        async with (
-            AsyncGyozaClient(URL, KEY, transport=line_to(server)) as user,
-            working(line, user, folder / "worker") as cluster,
-        ):
-            yield cluster
+    async with _at_work(pipeline_database, tmp_path_factory.mktemp("pipeline")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+async def contained_cluster(
+    docker_ready: None, postgres: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Cluster]:
+    """The same with containers; the images that were built for it go in the end."""
+    folder = tmp_path_factory.mktemp("contained")
+    async with _at_work(_database(postgres, "worker_contained"), folder, contained) as cluster:
+        yield cluster
+    await remove_images(cluster)
+
+
+def contained(owner: Owner, folder: Path) -> Docker:
+    return Docker(owner, base_image=os.environ.get("GYOZA_BASE_IMAGE", "gyoza-base:bookworm"))
+
+
+async def remove_images(cluster: Cluster) -> None:
+    """Those that a Docker engine built; its containers must be gone."""
+    if cluster.place.engine.name != "docker":
+        return
+    label, client = {"gyoza.cluster": cluster.owner.cluster}, await connect()
+    try:
+        left = await owned(client, label)
+        for image in await client.images.list(filters={"label": [f"gyoza.cluster={cluster.owner.cluster}"]}):
+            await client.images.delete(image["Id"], force=True)
+    finally:
+        await disconnect(client)
+    assert left == []
 
 
 @pytest.fixture
