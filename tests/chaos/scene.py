@@ -24,6 +24,7 @@ PROCESS_WORKERS = ("one", "two")
 CONTAINED, NARROW = "boxed", "narrow"
 """The worker with Docker, and the one whose disk is small."""
 DISK_MB = 160
+UNFINISHED = ("hosts/*/workers/*/bundles/build-*", "hosts/*/workers/*/bundles/.*.part")
 FAKETIME = "/usr/lib/*/faketime/libfaketime.so.1"
 
 
@@ -157,7 +158,7 @@ class Scene:
 
     def folders(self) -> list[str]:
         """What is left of attempts, and of files that were to be temporary."""
-        places = ("hosts/*/workers/*/attempts/*", "hosts/*/workers/*/runs/*/*", "tmp/*")
+        places = ("hosts/*/workers/*/attempts/*", "hosts/*/workers/*/runs/*/*", *UNFINISHED, "tmp/*")
         return [str(path.relative_to(self.folder)) for place in places for path in self.folder.glob(place)]
 
     def said(self) -> Iterator[tuple[str, str]]:

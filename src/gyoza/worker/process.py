@@ -23,7 +23,7 @@ from gyoza.worker.identity import Identity
 from gyoza.worker.lock import alone_in
 from gyoza.worker.probe import Machine
 from gyoza.worker.settings import WorkerSettings, make_folder
-from gyoza.worker.sweep import sweep
+from gyoza.worker.sweep import remove_unfinished, sweep
 from gyoza.worker.vault import Vault
 from gyoza.worker.work import Place
 
@@ -130,6 +130,7 @@ async def _succeed(agent: Agent, place: Place) -> None:
     """Go on with what an earlier process left, and end what cannot be gone on with."""
     left = await asyncio.to_thread(left_in, place.attempts)
     await sweep(place, {each.assignment.name for each in left}.__contains__)
+    await asyncio.to_thread(remove_unfinished, place.folder / "bundles")
     agent.adopt(left)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 from gyoza.models.errors import AttemptError
 from gyoza.worker.engines import JOB
@@ -36,3 +37,11 @@ async def sweep(place: Place, lives: Lives) -> int:
         if not lives(folder.name):
             await to_the_end(asyncio.to_thread(remove_folder, folder))
     return swept
+
+
+def remove_unfinished(bundles: Path) -> None:
+    """Downloads and builds in the midst of which an earlier process was killed."""
+    for download in bundles.glob(".*.part"):
+        download.unlink(missing_ok=True)
+    for build in bundles.glob("build-*"):
+        remove_folder(build)

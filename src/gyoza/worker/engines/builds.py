@@ -54,7 +54,7 @@ class Build:
         """AttemptError `bundle_broken`, `disk_full` or `start_failed`."""
         began = monotonic()
         say("Building the bundle's image")
-        folder = Path(tempfile.mkdtemp(prefix="gyoza-build-"))
+        folder = Path(tempfile.mkdtemp(prefix="build-", dir=self.archive.parent))
         try:
             context = folder / "context.tar"
             await to_the_end(asyncio.to_thread(self._pack, folder / "bundle", context))
