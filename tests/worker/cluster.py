@@ -5,7 +5,7 @@ import io
 import itertools
 import json
 import tarfile
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from hashlib import sha256
@@ -20,6 +20,7 @@ from gyoza.models.resources import Resources
 from gyoza.server.app import create_app
 from gyoza.server.context import Context
 from gyoza.worker import spool
+from gyoza.worker.adoption import Left
 from gyoza.worker.agent import Agent
 from gyoza.worker.engines import Engine, Owner
 from gyoza.worker.engines.process import Process
@@ -87,9 +88,12 @@ class Line(httpx.AsyncBaseTransport):
 class Cluster:
     """A worker (`agent`) and the server's other client (`user`)."""
 
-    def __init__(self, user: AsyncGyozaClient, identity: Identity, place: Place, owner: Owner):
+    def __init__(
+        self, user: AsyncGyozaClient, identity: Identity, place: Place, owner: Owner, left: Sequence[Left] = ()
+    ):
         self.user, self.identity, self.place, self.owner = user, identity, place, owner
         self.agent = Agent(identity, self._resources, (), place)
+        self.agent.adopt(left)
         self.running = asyncio.create_task(self.agent.run())
 
     async def _resources(self, shares: Iterable[Share]) -> Resources:
@@ -198,6 +202,7 @@ async def working(
     name: str = "one",
     host: str = "",
     gpus: Gpus | None = None,
+    left: Sequence[Left] = (),
 ) -> AsyncGenerator[Cluster]:
     """A worker; afterwards it is gone, and nothing of it is left: no process, no folder, no task."""
     identity = Identity(name, host or f"host of {folder}", uuid4().hex)
@@ -205,7 +210,7 @@ async def working(
     others = asyncio.all_tasks()
     async with client(url, KEY, transport=line) as connection:
         place = Place(name, folder, engine(owner, folder), connection, gpus or Gpus(), vault=Vault(folder / "secrets"))
-        cluster = Cluster(user, identity, place, owner)
+        cluster = Cluster(user, identity, place, owner, left)
         registered = asyncio.create_task(cluster.agent.registered.wait())
         await asyncio.wait({registered, cluster.running}, timeout=DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
         registered.cancel()

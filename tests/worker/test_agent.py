@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -19,6 +20,7 @@ from gyoza.policy.liveness import Pace
 from gyoza.server.process import one_process
 from gyoza.server.settings import Settings
 from gyoza.worker import work
+from gyoza.worker.adoption import left_in
 from gyoza.worker.reports import Lease
 from gyoza.worker.sweep import sweeps
 
@@ -96,7 +98,11 @@ async def test_a_new_process_takes_over_and_the_old_one_ends(
 
 
 def cluster_line(cluster: Cluster) -> httpx.AsyncBaseTransport:
-    return cluster.place.client._http._transport  # pyright: ignore[reportPrivateUsage]
+    return line_of(cluster.place.client)
+
+
+def line_of(client: AsyncGyozaClient) -> httpx.AsyncBaseTransport:
+    return client._http._transport  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_a_name_in_use_on_another_host_is_refused(cluster: Cluster, line: Line, tmp_path: Path) -> None:
@@ -487,6 +493,24 @@ async def test_nothing_is_kept_of_what_was_told(cluster: Cluster) -> None:
     await cluster.run()
     await cluster.until(lambda: cluster.agent.is_idle, "the worker to be idle")
     assert list(cluster.place.attempts.iterdir()) == []
+
+
+async def test_what_was_not_started_yet_is_begun_again_as_the_same_attempt(
+    cluster: Cluster, line: Line, user: AsyncGyozaClient, tmp_path: Path
+) -> None:
+    """Its worker is killed while it fetches the bundle: a copy of what is on disk just then is all that is left."""
+    line.hold = lambda request: request.url.path.startswith("/files/")
+    run_id = await cluster.submit("echo '{\"x\": 1}' > $GYOZA_IO_DIR/outputs.json")
+    await line.held.wait()
+    shutil.copytree(cluster.place.attempts, tmp_path / "left")
+    left = left_in(tmp_path / "left")
+    async with working(line_of(user), user, tmp_path / "new", host=cluster.identity.host_id, left=left) as newer:
+        run = await newer.ended(run_id)
+        assert (run["outputs"], run["current_attempt"], run["infra_losses"]) == ({"x": 1}, 1, 0)
+        assert [kind for kind, _ in await newer.told(run_id)] == ["STARTED", "COMPLETED"]
+        line.go_on.set()
+        with pytest.raises(Conflict, match="A newer process has taken over"):
+            await ended(cluster.running)
 
 
 async def test_what_nobody_works_on_is_swept_now_and_then_and_what_runs_is_not(
