@@ -87,7 +87,7 @@ async def test_limits_and_labels_are_really_set(
 
 async def test_the_container_has_exactly_its_gpus(docker: Docker, job: MakeJob, owner: Owner) -> None:
     made = job(gpus=["GPU-a", "MIG-b"])
-    config = container_config(made, Ready("image"), owner, Host(cpus=8))
+    config = container_config(made, Ready("image"), owner, Host(cpus=8), user="", network="none")
     assert config["HostConfig"]["DeviceRequests"] == [{"DeviceIDs": ["GPU-a", "MIG-b"], "Capabilities": [["gpu"]]}]
     assert {"CUDA_DEVICE_ORDER=PCI_BUS_ID", "NVIDIA_VISIBLE_DEVICES=GPU-a,MIG-b"} <= set(config["Env"])
     detail = await raises("start_failed", docker.started(made, await docker.ready(made)).__aenter__())
@@ -97,7 +97,10 @@ async def test_the_container_has_exactly_its_gpus(docker: Docker, job: MakeJob, 
 async def test_a_container_without_gpus_can_ask_for_none(docker: Docker, job: MakeJob, owner: Owner) -> None:
     program = "import os; print(os.environ['NVIDIA_VISIBLE_DEVICES'])"
     made = job(env={"NVIDIA_VISIBLE_DEVICES": "all", "PROGRAM": program})
-    assert "DeviceRequests" not in container_config(made, Ready("image"), owner, Host(cpus=8))["HostConfig"]
+    assert (
+        "DeviceRequests"
+        not in container_config(made, Ready("image"), owner, Host(cpus=8), user="", network="none")["HostConfig"]
+    )
     async with docker.started(made, await docker.ready(made)) as running:
         await running.wait()
         assert await running.log_tail() == "void\n"

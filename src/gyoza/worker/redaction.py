@@ -31,11 +31,6 @@ class Redactor:
         """How many of the bytes held back belong to a value for which `***` went out already."""
 
     @property
-    def longest(self) -> int:
-        """Bytes of the longest form; 0 where there is nothing to take out."""
-        return len(self._forms[-1]) if self._forms else 0
-
-    @property
     def held(self) -> int:
         """How many bytes are held back just now."""
         return len(self._held)
@@ -54,13 +49,6 @@ class Redactor:
         data = text.encode("utf-8", "surrogatepass")
         spans = self._spans(data)
         return _without(data, spans, len(data)).decode("utf-8", "replace") if spans else text
-
-    def tail(self, text: str, size: int) -> str:
-        """The last `size` bytes of a text that is itself cut off: it must begin a `longest` form before them."""
-        data = text.encode("utf-8", "surrogatepass")
-        start = max(len(data) - size, 0)
-        spans = [(begin - start, end - start) for begin, end in self._spans(data) if end > start]
-        return _without(data[start:], spans, size).decode("utf-8", "replace")
 
     def _out(self, data: bytes, until: int) -> bytes:
         spans = self._spans(data, self._masked)

@@ -17,7 +17,6 @@ from gyoza.worker.work import Work
 
 LIMIT = 4 * 2**20
 ERROR_LIMIT = 64 * 2**10
-LOG_TAIL = 2000
 _FILE_FIELDS = ("uri", "name", "size", "sha256", "media_type")
 
 
@@ -73,8 +72,7 @@ async def said_error(work: Work, end: Exit) -> tuple[str, bool | None]:
     if not isinstance(message, str) or not message:
         assert work.running is not None
         how = f"by signal {end.signal}" if end.signal else f"with exit code {end.exit_code}"
-        redactor = work.telling.redactor
-        tail = redactor.tail(await work.running.log_tail(LOG_TAIL + redactor.longest), LOG_TAIL).strip()
+        tail = (await work.running.log_tail()).strip()
         message = f"The op ended {how}" + (f"; its last output:\n{tail}" if tail else "")
     return message, retryable if isinstance(retryable, bool) else None
 
