@@ -56,7 +56,6 @@ START_FAILURES = (
     ("executable file not found", "op_error", "The image starts what it does not hold"),
     ("unable to find user", "op_error", "The image knows no such user: correct execution.user"),
     ("unable to find group", "op_error", "The image knows no such group: correct execution.user"),
-    ("permission denied", "op_error", "Its user may not run what the image starts: let it, or set execution.user"),
     ("could not select device driver", "start_failed", "Install the NVIDIA container toolkit on this worker"),
 )
 """What the engine's text holds -> reason, and what to do now."""
