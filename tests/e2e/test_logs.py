@@ -48,7 +48,7 @@ class Cluster:
         until(lambda: self.size(run_id) > seen, "the log grows")
 
     def settles(self, run_id: str) -> None:
-        until(lambda: self.client.get_attempts(run_id)[0]["settled_at"], "the attempt is settled", within_s=20)
+        until(lambda: self.client.get_attempts(run_id)[0]["settled_at"], "the attempt is settled")
 
 
 COUNTS = 'i=0; while [ ! -e "$GYOZA_IO_DIR/go" ]; do i=$((i+1)); echo "line $i"; sleep 0.005; done; echo "end $i"'
@@ -140,7 +140,7 @@ def test_a_flood_is_bounded_in_memory_and_its_cancel_takes_no_longer_than_any(cl
         began = time.monotonic()
         cluster.settles(run_id)
         took_s = time.monotonic() - began
-    assert took_s < 15
+    assert took_s < 30
     assert max(grown) < 50 * MB, [f"{each / MB:.0f} MB" for each in grown]
     said = cluster.client.get_logs(run_id)
     assert 63 * MB < len(said) <= 64 * MB

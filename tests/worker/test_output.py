@@ -22,7 +22,7 @@ from .conftest import BASE_IMAGE
 from .proxies import Proxy
 from .test_engines import MakeJob, until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 MB = 2**20
 HEAD = (
     "import os, pathlib, random, sys, time; out, err = sys.stdout.buffer, sys.stderr.buffer\n"
@@ -255,7 +255,7 @@ async def test_no_byte_is_lost_or_doubled_when_docker_has_forgotten_the_beginnin
         ):
             for n in range(5):
                 await made.met(str(n))
-                await until(lambda n=n: marked(made.log) > n * 6_500_000)
+                await until(lambda n=n: marked(made.log) > n * 6_500_000, within_s=60)
                 if n == 4:
                     proxy.cut()
                 made.go(str(n))
