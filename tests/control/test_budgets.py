@@ -149,7 +149,7 @@ async def test_a_batch_of_runs_that_are_deleted(cluster: Cluster, counted: Count
     for _ in range(number):
         await over(cluster, delete_after_s=0, tags=["a", "b"])
     await published(cluster)
-    with counted.within(7):
+    with counted.within(9):
         done = await tidy.tidy(cluster.database, cluster.epoch, None, Keeper(cluster).shelf, cluster.now)
     assert done["runs"] == number
 

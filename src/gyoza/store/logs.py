@@ -109,9 +109,12 @@ async def chunks(connection: Connection, run_id: str, attempt: int, start: int, 
 
 async def forget(connection: Connection, run_ids: Sequence[str], now: datetime) -> None:
     """The index forgets them at once; their bytes are due to be discarded."""
-    await connection.execute("DELETE FROM logs WHERE run_id = ANY(%s::uuid[])", [run_ids])
     await connection.execute(
-        "INSERT INTO log_discards (run_id, due) SELECT unnest(%s::uuid[]), %s ON CONFLICT DO NOTHING", [run_ids, now]
+        """
+        WITH gone AS (DELETE FROM logs WHERE run_id = ANY(%(run_ids)s::uuid[]))
+        INSERT INTO log_discards (run_id, due) SELECT unnest(%(run_ids)s::uuid[]), %(now)s ON CONFLICT DO NOTHING
+        """,
+        {"run_ids": run_ids, "now": now},
     )
 
 
@@ -124,8 +127,10 @@ async def to_discard(connection: Connection, now: datetime, limit: int) -> list[
 
 async def discarded(connection: Connection, gone: Sequence[str], left: Sequence[str], again: datetime) -> None:
     """The bytes of `gone` are gone; those of `left` could not be, and are due `again`."""
-    await connection.execute("DELETE FROM log_discards WHERE run_id = ANY(%s::uuid[])", [gone])
-    await connection.execute("UPDATE log_discards SET due = %s WHERE run_id = ANY(%s::uuid[])", [again, left])
+    if gone:
+        await connection.execute("DELETE FROM log_discards WHERE run_id = ANY(%s::uuid[])", [gone])
+    if left:
+        await connection.execute("UPDATE log_discards SET due = %s WHERE run_id = ANY(%s::uuid[])", [again, left])
 
 
 def _rows(chunks: Sequence[Chunk]) -> list[tuple[int, int, str]]:

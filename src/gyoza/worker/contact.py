@@ -16,10 +16,14 @@ class Contact:
         self._at, self.lease_s = asked_at, lease_s
 
     async def lost(self, patience_s: float | None) -> float:
-        """Until nothing was heard for so long, and for the lease at least: how long that was."""
+        """Until nothing was heard from now on for so long, and for the lease at least: how long that was.
+
+        From now on: an attempt that was handed over is word of the server, too, be no heartbeat answered yet.
+        """
+        since = monotonic()
         while True:
             limit_s = max(self.lease_s, patience_s or 0)
-            left_s = self._at + limit_s - monotonic()
+            left_s = max(self._at, since) + limit_s - monotonic()
             if left_s <= 0:
                 return limit_s
             await asyncio.sleep(left_s)
