@@ -22,6 +22,7 @@ from gyoza.server.settings import Settings
 from gyoza.worker import work
 from gyoza.worker.adoption import left_in
 from gyoza.worker.reports import Lease
+from gyoza.worker.spool import records
 from gyoza.worker.sweep import sweeps
 
 from .cluster import KEY, Cluster, Line, working
@@ -502,11 +503,38 @@ async def test_what_was_not_started_yet_is_begun_again_as_the_same_attempt(
     line.hold = lambda request: request.url.path.startswith("/files/")
     run_id = await cluster.submit("echo '{\"x\": 1}' > $GYOZA_IO_DIR/outputs.json")
     await line.held.wait()
-    shutil.copytree(cluster.place.attempts, tmp_path / "left")
-    left = left_in(tmp_path / "left")
+    shutil.copytree(cluster.place.attempts, tmp_path / "new" / "attempts")
+    left = left_in(tmp_path / "new" / "attempts")
     async with working(line_of(user), user, tmp_path / "new", host=cluster.identity.host_id, left=left) as newer:
         run = await newer.ended(run_id)
         assert (run["outputs"], run["current_attempt"], run["infra_losses"]) == ({"x": 1}, 1, 0)
+        assert [kind for kind, _ in await newer.told(run_id)] == ["STARTED", "COMPLETED"]
+        line.go_on.set()
+        with pytest.raises(Conflict, match="A newer process has taken over"):
+            await ended(cluster.running)
+
+
+@pytest.mark.parametrize("was_told", [True, False], ids=["told", "known"])
+async def test_an_ending_that_was_known_is_told_by_the_next_process_as_it_was_written(
+    cluster: Cluster, line: Line, user: AsyncGyozaClient, tmp_path: Path, was_told: bool
+) -> None:
+    """Killed before the server heard it, or before it was a report: when all else of the attempt was gone already."""
+    program = 'echo \'{"x": 1.10, "big": 1e300}\' > $GYOZA_IO_DIR/outputs.json'
+    run_id = await cluster.submit(f"{WAITING}; {program}", env={"GATE": str(tmp_path / "gate")})
+    await ready(cluster, run_id)
+    line.hold = is_report
+    (tmp_path / "gate").touch()
+    await cluster.until(lambda: cluster.leftovers == [], "the attempt to be over")
+    await line.held.wait()
+    shutil.copytree(cluster.place.attempts, tmp_path / "new" / "attempts")
+    spool = tmp_path / "new" / "attempts" / f"{run_id}-1" / "spool"
+    *_, before, end = [0, *(end for _, end in records(spool.read_bytes()))]
+    spool.write_bytes(spool.read_bytes()[: end if was_told else before])
+    left = left_in(tmp_path / "new" / "attempts")
+    async with working(line_of(user), user, tmp_path / "new", host=cluster.identity.host_id, left=left) as newer:
+        run = await newer.ended(run_id)
+        assert (run["outputs"], run["current_attempt"], run["infra_losses"]) == ({"x": 1.1, "big": 1e300}, 1, 0)
+        assert run["execution_summary"]["exit_code"] == 0
         assert [kind for kind, _ in await newer.told(run_id)] == ["STARTED", "COMPLETED"]
         line.go_on.set()
         with pytest.raises(Conflict, match="A newer process has taken over"):

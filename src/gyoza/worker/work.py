@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -90,6 +90,14 @@ class Assignment:
         return f"{self.lease.run_id}-{self.lease.attempt}"
 
 
+class Outcome(TypedDict):
+    """What the program came to, as an event; read again, the members of its payload are as they were written."""
+
+    type: str
+    msg: str
+    payload: dict[str, msgspec.Raw]
+
+
 @dataclass(frozen=True)
 class Begun:
     """What is kept before an engine is asked to start the program: whoever finds it takes hold of what was started.
@@ -162,7 +170,7 @@ class Work:
         self.telling.on_lost = self.stop
         self.begun = self.spool.recall("begun", Begun)
         self.end = self.spool.recall("end", Exit)
-        self.outcome = self.spool.recall("outcome", dict[str, msgspec.Raw])
+        self.outcome = self.spool.recall("outcome", Outcome)
         if why := self.spool.recall("stopped", tuple[str, str]):
             self.stop(*why)
 
