@@ -6,7 +6,6 @@ import pytest
 
 from gyoza.client.project import definition_of, read_project, running_python
 from gyoza.models.bundle import Bundle
-from gyoza.models.definition import OpDefinition
 from gyoza.models.errors import ProjectError
 
 
@@ -49,6 +48,9 @@ WHOLE = """
     env: {MODE: fast, LEVEL: 3, ON: yes}
     secrets: [api-token]
     network: false
+    cancel_grace_s: 2.5
+    on_server_lost: stop
+    server_lost_s: 600
     user: 1000:1000
     tags: [image, "2"]
     event_delivery: {topic: done, attributes: {team: a, level: 3}}
@@ -84,10 +86,12 @@ def test_everything_that_the_file_can_say_ends_in_the_definition(folder: Path) -
         },
         "timeouts": {"queue_s": 3600, "start_s": 2.5, "run_s": 60},
         "execution": {
-            **OpDefinition("x").execution.to_dict(),
             "env": {"MODE": "fast", "LEVEL": "3", "ON": "yes"},
             "secrets": ["api-token"],
             "network": False,
+            "cancel_grace_s": 2.5,
+            "on_server_lost": "stop",
+            "server_lost_s": 600,
             "user": "1000:1000",
         },
         "tags": ["image", "2"],

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import yaml
 
 from gyoza.client import yaml_shape as shape
 from gyoza.models.bundle import Bundle
-from gyoza.models.definition import SECRET_NAME, TYPES, USER_NAME, InputSpecs, OpDefinition
+from gyoza.models.definition import SECRET_NAME, TYPES, USER_NAME, Execution, InputSpecs, OpDefinition
 from gyoza.models.errors import ProjectError
 from gyoza.models.reasons import Reason
 from gyoza.models.resources import cpu_from_wire
@@ -43,6 +43,9 @@ class Project:
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     secrets: Sequence[str] = ()
     network: bool = True
+    cancel_grace_s: float = 10
+    on_server_lost: str = "finish"
+    server_lost_s: float | None = None
     user: str | None = None
     tags: Sequence[str] = ()
     delete_after_s: float | None = None
@@ -91,7 +94,7 @@ def definition_of(project: Project, bundle: Bundle | None) -> dict[str, Any]:
             "retry_policy": project.retry_policy,
             "event_delivery": project.event_delivery,
             "timeouts": project.timeouts,
-            "execution": {name: getattr(project, name) for name in ("env", "secrets", "network", "user")},
+            "execution": {each.name: getattr(project, each.name) for each in fields(Execution)},
             "tags": project.tags,
             "delete_after_s": project.delete_after_s,
             "bundle": bundle.to_dict() if bundle else None,
@@ -124,6 +127,9 @@ def _top(folder: Path) -> shape.Reader:
             "env": shape.mapping_of(shape.text),
             "secrets": shape.list_of(shape.pattern(SECRET_NAME, "letters, digits, '_', '.' and '-', at most 100")),
             "network": shape.boolean,
+            "cancel_grace_s": shape.number,
+            "on_server_lost": shape.one_of("finish", "stop"),
+            "server_lost_s": shape.number,
             "user": shape.pattern(USER_NAME, "a user, or user:group, by name or number"),
             "tags": shape.list_of(shape.text),
             "delete_after_s": shape.number,
