@@ -230,7 +230,7 @@ def logs_are_whole(history: History) -> Complaints:
         lines = OPS[history.runs[tried.run_id]["op_definition"]].lines
         whole = b"".join(b"line %d\n" % n for n in range(lines))
         if tried.state == "COMPLETED" and kept != whole and not (was_full and tried.held_by == NARROW):
-            yield f"{tried} ({tried.state}) has the log {kept!r}"
+            yield f"{tried} ({tried.state}) on {tried.held_by} has a log of {len(kept or b'')} of {len(whole)} bytes"
 
 
 def nothing_is_left(history: History) -> Complaints:

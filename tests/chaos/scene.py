@@ -3,10 +3,11 @@
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
+from aiodocker.exceptions import DockerError
 
 from e2e.stage import Command, Stage, free_port
 from gyoza.client import GyozaClient
@@ -169,22 +170,22 @@ class Scene:
 
     def take_down(self) -> list[str]:
         """What did not end when it was told to, and the processes that were left."""
-        try:
-            return self._stage.end()
-        finally:
-            for wire in self.wires.values():
-                self.background.do(wire.close())
-            if self.docker and self.cluster:
-                self.background.do(self._remove_images())
-            self.background.end()
+        with ExitStack() as last:
             if self.has_disk:
-                subprocess.run(["umount", self.folder / "hosts" / NARROW], check=True)
+                last.callback(subprocess.run, ["umount", self.folder / "hosts" / NARROW], check=True)
+            last.callback(self.background.end)
+            if self.docker and self.cluster:
+                last.callback(lambda: self.background.do(self._remove_images()))
+            for wire in self.wires.values():
+                last.callback(lambda wire=wire: self.background.do(wire.close()))
+            return self._stage.end()
 
     async def _remove_images(self) -> None:
         client = await connect()
         try:
             for image in await client.images.list(filters={"label": [f"gyoza.cluster={self.cluster}"]}):
-                await client.images.delete(image["Id"], force=True)
+                with suppress(DockerError):  # another cluster runs the same bundle: it is not ours alone
+                    await client.images.delete(image["Id"], force=True)
         finally:
             await disconnect(client)
 
