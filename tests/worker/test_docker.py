@@ -19,8 +19,9 @@ from gyoza.models.bundle import Bundle
 from gyoza.models.errors import AttemptError
 from gyoza.worker.engines import Exit, Job, Owner, Ready
 from gyoza.worker.engines.cleanup import remove_folder
-from gyoza.worker.engines.container import LOGS, Host, container_config
-from gyoza.worker.engines.docker import Container, Docker
+from gyoza.worker.engines.confinement import LOGS, Host, container_config
+from gyoza.worker.engines.container import Container
+from gyoza.worker.engines.docker import Docker
 from gyoza.worker.engines.dockerd import connect, disconnect, owned, remove
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(60), pytest.mark.usefixtures("docker_ready")]
@@ -109,7 +110,7 @@ async def test_a_container_without_gpus_can_ask_for_none(docker: Docker, job: Ma
 async def test_use_is_measured_where_cgroups_are_out_of_sight(
     docker: Docker, job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gyoza.worker.engines.docker.read_cgroup", lambda *_: None)
+    monkeypatch.setattr("gyoza.worker.engines.container.read_cgroup", lambda *_: None)
     made = job("import time; x = b'y' * (64 * 2**20); t = time.time()\nwhile time.time() < t + 2.5: pass")
     async with docker.started(made, await docker.ready(made)) as running:
         ended = await running.wait()

@@ -16,7 +16,7 @@ from gyoza.models.bundle import Bundle
 from gyoza.models.errors import AttemptError
 from gyoza.worker.engines import Job, Owner, dockerd
 from gyoza.worker.engines.builds import BUILDER, BUNDLE
-from gyoza.worker.engines.container import labels
+from gyoza.worker.engines.confinement import labels
 from gyoza.worker.engines.disk import Watermark, used_percent
 from gyoza.worker.engines.docker import Docker
 from gyoza.worker.engines.dockerd import Image

@@ -19,7 +19,7 @@ from gyoza.models.errors import AttemptError
 from gyoza.worker.engines import Owner, Ready, Say
 from gyoza.worker.engines.bundles import PARTS, REQUIREMENTS, broken, has_requirements, unpack
 from gyoza.worker.engines.cleanup import remove_folder, to_the_end
-from gyoza.worker.engines.container import labels
+from gyoza.worker.engines.confinement import labels
 from gyoza.worker.engines.dockerd import TROUBLE, steps, why
 from gyoza.worker.engines.pulls import is_full
 

@@ -17,7 +17,7 @@ import aiohttp
 from aiodocker.exceptions import DockerError
 
 from gyoza.worker.engines import dockerd
-from gyoza.worker.engines.container import RECORD_BYTES
+from gyoza.worker.engines.confinement import RECORD_BYTES
 from gyoza.worker.engines.dockerd import TROUBLE, is_away
 from gyoza.worker.engines.frames import STDERR, STDOUT, Frames
 from gyoza.worker.engines.log import Log

@@ -15,7 +15,7 @@ from aiodocker.exceptions import DockerError
 
 from gyoza.worker.engines import Owner, Ready, dockerd
 from gyoza.worker.engines.builds import BUILDER, BUNDLE, REPOSITORY
-from gyoza.worker.engines.container import labels
+from gyoza.worker.engines.confinement import labels
 from gyoza.worker.engines.disk import Watermark, used_percent
 from gyoza.worker.engines.dockerd import TROUBLE, Image
 from gyoza.worker.engines.references import repository

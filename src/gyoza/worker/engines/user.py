@@ -3,7 +3,7 @@
 import os
 
 from gyoza.models.errors import AttemptError
-from gyoza.worker.engines.container import Host, nobody
+from gyoza.worker.engines.confinement import Host, nobody
 
 
 def chosen_user(asked: str | None, of_image: str, host: Host) -> str:
