@@ -13,6 +13,7 @@ from gyoza.models.bundle import Bundle
 from gyoza.models.errors import AttemptError
 from gyoza.worker.engines import Job, Owner
 from gyoza.worker.engines.docker import Docker
+from gyoza.worker.engines.dockerd import has_image
 from gyoza.worker.engines.process import Process
 from gyoza.worker.engines.references import listed, registry, repository
 
@@ -50,7 +51,8 @@ async def docker_cluster(
     make: Any = lambda *_: docker  # noqa: E731
     async with working(line, user, tmp_path / "worker", engine=make) as cluster:
         yield cluster
-    await docker.close()
+        await cluster.leave()
+        await docker.close()  # it may be looking just now at what it has
 
 
 async def ad_hoc(cluster: Cluster, image: str) -> str:
@@ -102,6 +104,21 @@ async def test_an_attempt_that_did_not_start_pins_its_image_too(docker_cluster: 
         assert run["execution_summary"]["image_digest"] == image_id
     finally:
         await registry.client.images.delete(image, force=True)
+
+
+@docker_only
+async def test_the_image_of_a_run_may_go_once_the_run_has_ended(
+    docker_cluster: Cluster, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [unique("ended"), unique("next")]
+    for name in names:
+        await registry.push(name)
+    old, new = (f"{registry.host}/{name}" for name in names)
+    await docker_cluster.ended(await ad_hoc(docker_cluster, old))
+    assert await has_image(registry.client, old)
+    monkeypatch.setattr("gyoza.worker.engines.trimming.used_percent", lambda _: 99.0)
+    await docker_cluster.ended(await ad_hoc(docker_cluster, new))
+    assert not await has_image(registry.client, old)
 
 
 @docker_only
