@@ -36,6 +36,19 @@ async def test_an_older_heartbeat_that_was_overtaken_changes_nothing(cluster: Cl
     ]
 
 
+async def test_an_older_heartbeat_that_comes_after_an_eviction_registers_nobody(cluster: Cluster):
+    """What it says it holds is out of date: what was handed over since would be lost, and still run."""
+    held = await cluster.running()
+    await cluster.beat(holding=[(held.run_id, 1)])
+    cluster.later(100)
+    await cluster.reap()
+    cluster.spoken["w1"] -= 1
+    await cluster.beat()
+    assert await cluster.ask("SELECT evicted_at IS NULL FROM workers") == [(False,)]
+    await cluster.beat()
+    assert await cluster.ask("SELECT evicted_at IS NULL FROM workers") == [(True,)]
+
+
 async def test_holding_an_assignment_acknowledges_it(cluster: Cluster):
     held = await cluster.assigned()
     assert not await acknowledged(cluster, held.run_id)
@@ -93,10 +106,11 @@ async def test_it_is_told_what_to_stop_and_that_is_settled_when_it_no_longer_hol
     assert await cluster.slots_taken() == 0
 
 
-async def test_what_it_holds_and_never_was_its_own_is_no_concern(cluster: Cluster):
+async def test_what_it_holds_and_is_not_its_own_it_is_told_to_stop(cluster: Cluster):
+    """Be it another's, or deleted with its run: nobody else would ever end it."""
     held = await cluster.running("w1")
     heard = await cluster.beat("w2", holding=[(held.run_id, 1), ("no run", 3)])
-    assert list(heard.stop) == []
+    assert [(each.run_id, each.attempt) for each in heard.stop] == [(held.run_id, 1), ("no run", 3)]
     assert await cluster.state(held.run_id) == ("RUNNING", 1)
 
 

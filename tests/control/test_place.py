@@ -1,11 +1,16 @@
 """A round of placing: what goes where, and what must wait."""
 
+from dataclasses import replace
+
 import pytest
 
 from gyoza.control.leadership import Deposed
+from gyoza.models.bundle import Bundle
+from gyoza.models.definition import Execution
 from gyoza.models.resources import Gpu, Resources
 
 from .stage import STARTED, Cluster, failed
+from .test_submit import ADD, ask_for
 
 SMALL = Resources(cpu_m=2000, ram_mb=4096, slots=8)
 
@@ -139,6 +144,18 @@ async def test_an_image_goes_to_a_worker_with_docker(cluster: Cluster):
     await cluster.submit()
     assert await cluster.place() == 0
     await cluster.beat("w2", engines=("docker", "process"))
+    assert await cluster.place() == 1
+    assert await cluster.slots_taken("w2") == 1
+
+
+@pytest.mark.parametrize("execution", [Execution(network=False), Execution(user="1000")], ids=["no network", "a user"])
+async def test_what_only_a_container_can_do_goes_to_a_worker_with_docker(cluster: Cluster, execution: Execution):
+    bundle = Bundle("gyoza://files/1", f"sha256:{'0' * 64}", 1, ("true",))
+    await cluster.deploy(replace(ADD, image=None, bundle=bundle, execution=execution))
+    await cluster.beat("w1", engines=("process",))
+    await ask_for(cluster, b'{"a": 1}')
+    assert await cluster.place() == 0
+    await cluster.beat("w2", engines=("docker",))
     assert await cluster.place() == 1
     assert await cluster.slots_taken("w2") == 1
 

@@ -53,7 +53,7 @@ async def heartbeat(database: Database, said: Registration, holding: Names, pace
                 Change(each.run_id, partial(_back, said.worker_id, each)) for each in held if each.name in holding
             ]
         await change_all(connection, changes, now)
-        return Heard(beat.drain, stops(held, holding))
+        return Heard(beat.drain, [*stops(held, holding), *_unknown(held, holding)])
 
     return await database.transact(work)
 
@@ -103,6 +103,12 @@ def stops(held: Sequence[Held], having: Names) -> list[Stop]:
     ]
 
 
+def _unknown(held: Sequence[Held], holding: Names) -> list[Stop]:
+    """What the worker works on and nobody waits for: it is settled here, or deleted with its run."""
+    unknown = holding - {each.name for each in held}
+    return [Stop(run_id, attempt, Reason.RELEASED) for run_id, attempt in sorted(unknown)]
+
+
 async def _register(connection: Connection, said: Registration, pace: Pace, now: datetime) -> Beat:
     known = await workers.lock(connection, said.worker_id)
     if known is not None and _is_repeated(known, said):
@@ -116,8 +122,9 @@ async def _register(connection: Connection, said: Registration, pace: Pace, now:
 
 
 def _is_repeated(known: Worker, said: Registration) -> bool:
-    """An older message of the living instance, that a newer one overtook."""
-    return known.registration.instance == said.instance and known.evicted_at is None and not known.forgotten
+    """An older message of the same instance, that a newer one overtook: what it says it holds is out of date."""
+    is_older = known.evicted_at is None or said.seq <= known.registration.seq
+    return known.registration.instance == said.instance and not known.forgotten and is_older
 
 
 def _former(known: Worker, said: Registration, pace: Pace, now: datetime) -> Sequence[str]:

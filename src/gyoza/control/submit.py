@@ -163,10 +163,16 @@ def _of_revision(run_id: str, wanted: OfDefinition, definition: OpDefinition, by
         version=definition.version,
         inputs={name: wanted.raw[name] if _given(wanted, name) else value for name, value in checked.items()},
         constraints=definition.constraints,
-        engines=BUNDLE_ENGINES if definition.bundle else IMAGE_ENGINES,
+        engines=_engines(definition),
         event_delivery=definition.event_delivery,
         **_chosen(inherited, definition.retry_policy, definition.timeouts),
     )
+
+
+def _engines(definition: OpDefinition) -> Sequence[str]:
+    """Plain processes run bundles, and can neither take the network away nor become another user."""
+    asks_for_a_container = not definition.execution.network or definition.execution.user is not None
+    return BUNDLE_ENGINES if definition.bundle and not asks_for_a_container else IMAGE_ENGINES
 
 
 def _chosen(options: Options, retry_policy: RetryPolicy, timeouts: Timeouts) -> dict[str, Any]:

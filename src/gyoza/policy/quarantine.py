@@ -93,6 +93,8 @@ def convict(tallies: Iterable[Tally], crew: Mapping[str, Collection[str]]) -> Ma
         by_worker[tally.worker_id].append(tally)
     left, verdicts = dict(crew), dict[str, Verdict]()
     for worker_id in sorted(by_worker.keys() & crew.keys()):
+        if not any(sum(tally.bad(cause) for tally in by_worker[worker_id]) >= LEAST for cause in Cause):
+            continue
         others = [tally for other, its in by_worker.items() if other != worker_id for tally in its]
         verdict = _verdict(by_worker[worker_id], others)
         if verdict is not None and not is_needed(worker_id, crew[worker_id], left):

@@ -26,7 +26,9 @@ async def is_doubtful(connection: Connection, now: datetime) -> bool:
     """Whether a worker is in quarantine, or failed just now and often of late: whether there is anything to judge."""
     cursor = await connection.execute(
         """
-        SELECT EXISTS (SELECT FROM workers w WHERE w.quarantined_at IS NOT NULL) OR EXISTS (
+        SELECT EXISTS (
+            SELECT FROM workers w WHERE w.quarantined_at IS NOT NULL AND w.evicted_at IS NULL AND NOT w.drain
+        ) OR EXISTS (
             SELECT FROM workers w
             WHERE w.evicted_at IS NULL AND NOT w.drain
                 AND (SELECT last.reason FROM ("""
@@ -44,11 +46,12 @@ async def is_doubtful(connection: Connection, now: datetime) -> bool:
 
 
 async def tallies(connection: Connection, now: datetime) -> Sequence[Tally]:
-    """The newest endings of every living worker, by what was run."""
+    """The newest endings of every living worker, by what was run; a run counts once, however often it was tried."""
     cursor = await connection.execute(
         """
-        SELECT w.id, coalesce(r.op_definition, r.image, ''), count(*),
-            count(*) FILTER (WHERE ended.reason = ANY(%(broken)s)), count(ended.reason)
+        SELECT w.id, coalesce(r.op_definition, r.image, ''), count(DISTINCT ended.run_id),
+            count(DISTINCT ended.run_id) FILTER (WHERE ended.reason = ANY(%(broken)s)),
+            count(DISTINCT ended.run_id) FILTER (WHERE ended.reason IS NOT NULL)
         FROM workers w, LATERAL ("""
         + _NEWEST
         + """%(newest)s) ended JOIN runs r ON r.id = ended.run_id
