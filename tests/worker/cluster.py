@@ -63,6 +63,8 @@ class Line(httpx.AsyncBaseTransport):
         self._inner = inner
         self.asked: list[tuple[str, str, bytes]] = []
         self.is_cut = False
+        self.instead: Callable[[httpx.Request], httpx.Response | None] = lambda request: None
+        """What something between the two answers in the server's place."""
         self.hold: Callable[[httpx.Request], bool] = lambda request: False
         self.held = asyncio.Event()
         self.go_on = asyncio.Event()
@@ -74,6 +76,8 @@ class Line(httpx.AsyncBaseTransport):
             await self.go_on.wait()
         if self.is_cut:
             raise httpx.ConnectError("the line is cut", request=request)
+        if (answer := self.instead(request)) is not None:
+            return answer
         return await self._inner.handle_async_request(request)
 
     async def aclose(self) -> None:

@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -434,6 +434,35 @@ async def test_nothing_is_said_after_goodbye(cluster: Cluster, line: Line) -> No
     await cluster.run()
     await cluster.leave()
     assert [method for method, _, _ in line.asked][-1] == "DELETE"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda: httpx.Response(404, text="default backend - 404"),
+        lambda: httpx.Response(403, html="<p>Forbidden</p>"),
+        lambda: httpx.Response(429, json={"message": "too many requests"}),
+        lambda: httpx.Response(200, html="<p>We are back soon</p>"),
+    ],
+    ids=["404", "403", "429", "a page"],
+)
+async def test_what_a_proxy_says_while_the_server_restarts_ends_nothing(
+    cluster: Cluster, line: Line, answer: Callable[[], httpx.Response]
+) -> None:
+    run_id = await cluster.submit(WAITING, env={"GATE": str(cluster.place.folder / "gate")})
+    await ready(cluster, run_id)
+    seen = list[str]()
+
+    def instead(request: httpx.Request) -> httpx.Response:
+        seen.append("beat" if is_beat(request) else request.url.path.rpartition("/")[2])
+        return answer()
+
+    line.instead = instead
+    (cluster.place.folder / "gate").touch()
+    await cluster.until(lambda: {"beat", "reports"} <= set(seen), "everything to be answered by the proxy")
+    line.instead = lambda request: None
+    run = await cluster.ended(run_id)
+    assert (run["state"], run["current_attempt"], run["infra_losses"]) == ("COMPLETED", 1, 0)
 
 
 # Cut off

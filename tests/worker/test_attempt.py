@@ -131,9 +131,9 @@ async def test_what_a_program_leaves_running_is_ended(pipeline: Cluster) -> None
 
 
 async def test_a_program_that_cannot_be_started_fails_the_run(pipeline: Cluster) -> None:
-    run = await pipeline.run(execution={"network": False})
+    run = await pipeline.run(bundle={"entry": ["/no/such/program"]})
     assert (run["reason"], await pipeline.told(run["id"])) == (
-        "not_allowed",
+        "bundle_broken",
         [("FAILED", run["execution_summary"]["error_message"])],
     )
 
@@ -285,12 +285,23 @@ async def test_it_can_be_stopped_in_every_step(pipeline: Cluster, monkeypatch: p
     assert (await pipeline.cancelled(run_id))["state"] == "CANCELLED"
 
 
-@pytest.mark.parametrize("on", ["entering", "leaving"])
+@pytest.mark.parametrize("place", range(1, 7))
+async def test_a_crash_while_any_step_is_left_is_logged_and_costs_no_outputs(
+    pipeline: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: int
+) -> None:
+    put_in(monkeypatch, place, crashing("leaving"))
+    run = await pipeline.run()
+    assert (run["state"], run["infra_losses"], run["user_failures"]) == ("COMPLETED", 0, 0)
+    assert await pipeline.attempts(run["id"]) == [("COMPLETED", None)]
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert record.exc_info is not None and "a fault of the worker" in caplog.text
+
+
 @pytest.mark.parametrize("place", range(1, 7))
 async def test_a_crash_in_any_step_is_told_logged_and_settled(
-    pipeline: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: int, on: str
+    pipeline: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: int
 ) -> None:
-    put_in(monkeypatch, place, crashing(on))
+    put_in(monkeypatch, place, crashing("entering"))
     run = await pipeline.run()
     assert (run["state"], run["infra_losses"], run["user_failures"]) == ("COMPLETED", 1, 0)
     assert await pipeline.attempts(run["id"]) == [("FAILED", "start_failed"), ("COMPLETED", None)]

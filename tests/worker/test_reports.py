@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -11,6 +12,7 @@ import pytest
 from gyoza.client.errors import ResponseError
 from gyoza.client.http import AsyncGyozaClient
 from gyoza.worker.reports import MOST_BYTES, MOST_IN_BATCH, Lease, Reports, Telling, Verdict
+from gyoza.worker.spool import FILE, Spool
 
 from .cluster import KEY, URL, Cluster, Line, Object
 
@@ -128,6 +130,19 @@ async def test_there_is_no_verdict_after_the_end(reports: Reports, cluster: Clus
     with pytest.raises(asyncio.CancelledError):
         await ending.send(report())
     let_go(line)
+
+
+async def test_a_later_process_counts_on_from_beyond_what_a_full_disk_may_not_have_kept(
+    reports: Reports, line: Line, tmp_path: Path
+) -> None:
+    """A number that the server knows already would be taken for told."""
+    lease = Lease(str(uuid4()), 1, "none")
+    path = tmp_path / "attempts" / "run-1" / FILE
+    path.parent.mkdir(parents=True)
+    await Telling(reports, lease, Spool(path)).tell()
+    await Telling(reports, lease, Spool.read(path)).tell()
+    told = [each["seq"] for batch in line.reports for each in batch]
+    assert set(told) == {1, 1 + 2**20 + 1}
 
 
 async def test_telling_numbers_its_reports_and_hears_that_the_lease_is_lost(reports: Reports, line: Line) -> None:

@@ -159,7 +159,7 @@ async def test_where_use_is_not_told_nothing_is_ended_and_the_log_says_so_once(
 def watch(share: Share, use: Mapping[int, int]) -> tuple[vram.Watch, SimpleNamespace]:
     """Of an attempt with this share of a GPU that is used so, and that attempt."""
     gpus = Gpus(FakeNvml(Card("GPU-a", computing=lambda: use)))
-    work = SimpleNamespace(share=share, place=SimpleNamespace(gpus=gpus), peak_vram_mb=None)
+    work = SimpleNamespace(share=share, place=SimpleNamespace(gpus=gpus), peak_vram_mb=None, overuse=None)
     return vram.Watch(cast(Work, work)), work
 
 
@@ -169,11 +169,11 @@ async def test_more_is_forgiven_once_but_not_twice_in_a_row() -> None:
     for used in (6000, 6001, 6000, 8000, 100):
         use[7] = used
         await watching._look()
-        assert watching.overuse is None
+        assert work.overuse is None
     use[7] = 6001
     await watching._look()
     await watching._look()
-    assert watching.overuse == "It used 6001 MB of the memory of GPU 0 and declared 6000 MB (constraints.vram_mb)"
+    assert work.overuse == "It used 6001 MB of the memory of GPU 0 and declared 6000 MB (constraints.vram_mb)"
     assert work.peak_vram_mb == 8000
 
 
@@ -182,7 +182,7 @@ async def test_who_declared_nothing_or_cannot_be_seen_is_held_to_nothing(share: 
     watching, work = watch(share, {7: 9000})
     for _ in range(3):
         await watching._look()
-    assert watching.overuse is None
+    assert work.overuse is None
     assert work.peak_vram_mb == (9000 if share.pids else None)
 
 

@@ -13,7 +13,7 @@ import httpx
 import msgspec
 
 from gyoza.client import calls
-from gyoza.client.errors import ResponseError
+from gyoza.client.errors import ResponseError, not_gyoza
 from gyoza.client.http import AsyncGyozaClient
 from gyoza.models.resources import Resources
 from gyoza.worker import attempt
@@ -191,10 +191,7 @@ class Agent:
             "max": MOST_AT_ONCE,
             "wait_s": CLAIM_WAIT_S,
         }
-        call = calls.claim(self._identity.name, body).read_by(lambda response: response.content)
-        slices = msgspec.json.decode(await self._client.send(call), type=dict[str, msgspec.Raw])
-        assignments = msgspec.json.decode(slices["assignments"], type=list[msgspec.Raw])
-        return {"assignments": assignments, "stop": slices["stop"]}
+        return await self._client.send(calls.claim(self._identity.name, body).read_by(_in_slices))
 
     def _take(self, raw: msgspec.Raw) -> bool:
         """Whether there is something new to do."""
@@ -247,6 +244,16 @@ class Agent:
 
     def _named(self, names: Iterable[Name]) -> list[dict[str, Any]]:
         return [{"run_id": run_id, "attempt": number} for run_id, number in names]
+
+
+def _in_slices(response: httpx.Response) -> dict[str, Any]:
+    """Assignments as they were received, each to be read by itself."""
+    try:
+        slices = msgspec.json.decode(response.content, type=dict[str, msgspec.Raw])
+        assignments = msgspec.json.decode(slices["assignments"], type=list[msgspec.Raw])
+        return {"assignments": assignments, "stop": slices["stop"]}
+    except (msgspec.MsgspecError, KeyError) as error:
+        raise not_gyoza(response) from error
 
 
 def _unreadable(error: Unreadable) -> dict[str, Any]:

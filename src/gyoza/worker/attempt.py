@@ -68,8 +68,11 @@ async def _ending(work: Work) -> list[Event]:
 
 async def _worked(work: Work) -> Event:
     async with AsyncExitStack() as stack:
-        for step in STEPS:
-            await stack.enter_async_context(step(work))
+        try:
+            for step in STEPS:
+                await stack.enter_async_context(step(work))
+        except AttemptError as error:
+            work.outcome = work.outcome or _failed(work, error.reason, error.detail)
         if work.outcome is None:
             work.outcome = await _outcome(work)
             work.spool.keep(outcome=work.outcome, end=work.end)
@@ -94,7 +97,8 @@ async def _run_out(work: Work) -> None:
             work.end = await work.running.wait()
     except TimeoutError as error:
         late = AttemptError("run_timeout", f"It ran longer than {run_s:g} s (timeouts.run_s)")
-        work.spool.keep(outcome=_failed(work, late.reason, late.detail))
+        work.outcome = _failed(work, late.reason, late.detail)  # whatever comes in between while it is stopped
+        work.spool.keep(outcome=work.outcome)
         await _stop(work)
         raise late from error
     except asyncio.CancelledError:
@@ -112,6 +116,8 @@ async def _stop(work: Work) -> None:
 async def _came_to(work: Work) -> Event:
     """What a program that ended by itself came to."""
     assert work.job is not None and work.end is not None
+    if work.overuse is not None:
+        raise AttemptError("gpu_memory_exceeded", work.overuse)
     if work.end.oom_killed:
         limit = f"{work.job.ram_mb} MB of memory (constraints.ram_mb)"
         raise AttemptError("oom_killed", f"It used more than its {limit}")
@@ -134,19 +140,19 @@ async def _over(*tasks: asyncio.Task[Any]) -> None:
 
 
 def _told_of(work: Work, worked: asyncio.Task[Event]) -> list[Event]:
-    """The end of the work as an event: what it came to, or what went wrong."""
+    """The end of the work as an event: what it came to, be it cleaned up in peace or not, or what went wrong."""
     try:
         return [worked.result()]
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, NotOurs):
         if work.outcome is not None:
             return [work.outcome]
         return [_failed(work, work.stop_reason, work.stop_message)] if work.stop_reason else []
-    except NotOurs:
-        return []
     except AttemptError as error:
-        return [_failed(work, error.reason, error.detail)]
+        return [work.outcome or _failed(work, error.reason, error.detail)]
     except Exception as error:
         _log.exception("%s: the worker failed on this attempt", work.assignment.name)
+        if work.outcome is not None:
+            return [work.outcome]
         reason = "disk_full" if getattr(error, "errno", None) in _DISK_FULL else "start_failed"
         return [_failed(work, reason, f"The worker failed on this attempt, and its log says more: {error}")]
 

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
-from gyoza.client.errors import GyozaUnreachable, ServerFailed
+from gyoza.client.errors import GyozaUnreachable, NotGyoza, ResponseError, ServerFailed, TooLarge
 
 Answer = TypeVar("Answer")
 
@@ -17,10 +17,22 @@ async def patiently(ask: Callable[[], Awaitable[Answer]]) -> Answer:
     for pause_s in pauses():
         try:
             return await ask()
-        except (GyozaUnreachable, ServerFailed) as error:
+        except (GyozaUnreachable, ResponseError) as error:
+            if is_refusal(error):
+                raise
             _log.warning("trying again in %s s: %s", pause_s, error)
         await asyncio.sleep(pause_s)
     raise AssertionError("unreachable")
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether the server itself said no. What stands before it may answer anything while it restarts: 404, 429, a page.
+
+    Unless it says that a body is too large: it will say so again.
+    """
+    if not isinstance(error, ResponseError) or isinstance(error, NotGyoza | ServerFailed):
+        return False
+    return "code" in error.problem or isinstance(error, TooLarge)
 
 
 def pauses() -> Iterator[float]:

@@ -18,6 +18,8 @@ from gyoza.worker.spool import Spool
 
 MOST_IN_BATCH = 200
 MOST_BYTES = 8 * 2**20
+_LEAP = 2**20
+"""How far beyond what is on disk a later process begins to count: a full disk may not have kept all that was told."""
 UNREGISTERED_PAUSE_S = 1.0
 """The next heartbeat registers the worker anew; its reports wait for that."""
 
@@ -125,7 +127,7 @@ class Telling:
         self._reports = reports
         self._lease = lease
         self.spool = spool or Spool()
-        self._seq = self.spool.seq
+        self._seq = self.spool.seq and self.spool.seq + _LEAP
         self.redactor = Redactor(())
         """Takes secret values out of every event."""
         self.on_lost: Callable[[], object] = lambda: None

@@ -5,10 +5,10 @@ import logging
 from contextlib import suppress
 
 from gyoza.client import calls
-from gyoza.client.errors import GyozaUnreachable, ResponseError, ServerFailed, TooLarge
+from gyoza.client.errors import GyozaUnreachable, ResponseError, TooLarge
 from gyoza.client.http import AsyncGyozaClient
 from gyoza.worker.engines.log import Log
-from gyoza.worker.patience import pauses
+from gyoza.worker.patience import is_refusal, pauses
 from gyoza.worker.reports import Lease
 
 LANES = 8
@@ -61,12 +61,13 @@ class Shipment:
             data = self._log.read(self._offset, self._part)
             self._offset, is_cut = await self._shipper.send(self._lease, self._offset, data)
             self._pauses = pauses()
-        except (GyozaUnreachable, ServerFailed):
-            await asyncio.sleep(next(self._pauses))
         except TooLarge as error:
             self._part //= 2
             self._is_refused = self._part < LEAST_PART and self._gives_up(error)
-        except ResponseError as error:
+        except (GyozaUnreachable, ResponseError) as error:
+            if not isinstance(error, ResponseError) or not is_refusal(error):
+                await asyncio.sleep(next(self._pauses))
+                return
             self._offset = error.problem.get("offset", self._offset)
             self._is_refused = error.code != "wrong_offset" and self._gives_up(error)
             await asyncio.sleep(PACE_S)

@@ -35,8 +35,16 @@ async def sweep(place: Place, lives: Lives) -> int:
         _log.warning("ended %s attempts that had been left behind", swept)
     for folder in await asyncio.to_thread(lambda: list(place.attempts.glob("*"))):
         if not lives(folder.name):
-            await to_the_end(asyncio.to_thread(remove_folder, folder))
+            await to_the_end(asyncio.to_thread(_remove, folder))
     return swept
+
+
+def _remove(folder: Path) -> None:
+    """One that cannot go, such as an op's that belongs to another user, holds up no other and no worker's start."""
+    try:
+        remove_folder(folder)
+    except OSError as error:
+        _log.warning("a folder that was left behind cannot be removed: %s", error)
 
 
 def remove_unfinished(bundles: Path) -> None:
@@ -44,4 +52,4 @@ def remove_unfinished(bundles: Path) -> None:
     for download in bundles.glob(".*.part"):
         download.unlink(missing_ok=True)
     for build in bundles.glob("build-*"):
-        remove_folder(build)
+        _remove(build)

@@ -157,6 +157,8 @@ class Work:
     outcome: Mapping[str, Any] | None = None
     begun: Begun | None = None
     peak_vram_mb: int | None = None
+    overuse: str | None = None
+    """How much more GPU memory than declared it used, once that has ended it."""
     in_hand: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once it is known what is left of the program that `begun` speaks of."""
     stopped: asyncio.Event = field(default_factory=asyncio.Event)

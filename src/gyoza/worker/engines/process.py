@@ -8,6 +8,7 @@ variables in `KEPT`. Memory is limited by watching; CPU is not limited at all.
 import asyncio
 import errno
 import hashlib
+import logging
 import os
 import shutil
 import subprocess
@@ -34,6 +35,8 @@ OWNER = "GYOZA_OWNER"
 LOOK_S = 0.1
 PART = 64 * 2**10
 LAST_BYTES_S = 2.0
+
+_log = logging.getLogger(__name__)
 
 
 class Process:
@@ -132,7 +135,7 @@ class Process:
         for folder in self._runs.glob("*"):
             if goes(folder.name):
                 attempts.add(folder.name)
-                await to_the_end(asyncio.to_thread(remove_folder, folder))
+                await to_the_end(asyncio.to_thread(_remove, folder))
         return len(attempts)
 
     def _leftovers(self, goes: Callable[[str], bool]) -> list[tuple[psutil.Process, str]]:
@@ -142,6 +145,14 @@ class Process:
 
     async def close(self) -> None:
         """Nothing is held between runs."""
+
+
+def _remove(folder: Path) -> None:
+    """What cannot go holds up no other; a later sweep tries again."""
+    try:
+        remove_folder(folder)
+    except OSError as error:
+        _log.warning("the folder of a run cannot be removed: %s", error)
 
 
 def _bundle_of(job: Job) -> tuple[Bundle, Path]:

@@ -30,7 +30,7 @@ async def image(work: Work) -> AsyncGenerator[None]:
         image_digest=assigned.image_digest,
         bundle=assigned.bundle,
         archive=await _archive(work, assigned.bundle) if assigned.bundle and work.begun is None else None,
-        gpus=await work.place.gpus.uuids(assigned.gpu_ids),
+        gpus=await work.place.gpus.uuids(assigned.gpu_ids) if work.begun is None else (),
         env=assigned.execution.env,
         network=assigned.execution.network,
         user=assigned.execution.user,

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import msgspec
 
+from gyoza.client.errors import ResponseError
 from gyoza.models.errors import AttemptError, Malformed
 from gyoza.models.strictjson import parse
 from gyoza.worker.engines import Exit
@@ -61,7 +62,10 @@ async def _uploaded(work: Work, name: str, relative: object) -> dict[str, Any]:
             file.seek(0)
             return await work.place.client.upload_file(file, name=PurePosixPath(relative).name)
 
-        stored = await patiently(upload)
+        try:
+            stored = await patiently(upload)
+        except ResponseError as error:
+            raise _invalid(f"'{name}': the server refused the file ({error.detail})") from error
     return {field: stored[field] for field in _FILE_FIELDS}
 
 

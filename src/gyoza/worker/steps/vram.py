@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
-from gyoza.models.errors import AttemptError
 from gyoza.worker.engines.cleanup import to_the_end
 from gyoza.worker.gpus import MB
 from gyoza.worker.work import Work
@@ -16,7 +15,7 @@ TIMES = 2
 
 @asynccontextmanager
 async def vram(work: Work) -> AsyncGenerator[None]:
-    """Watched while it runs on a GPU. AttemptError `gpu_memory_exceeded` on leaving, when that is what ended it."""
+    """Watched while it runs on a GPU."""
     if not work.assignment.gpu_ids:
         yield
         return
@@ -27,9 +26,6 @@ async def vram(work: Work) -> AsyncGenerator[None]:
     finally:
         watching.cancel()
         await to_the_end(_over(watching))
-    if watch.overuse is not None:
-        work.outcome = None  # what it wrote while it was ended is no outcome
-        raise AttemptError("gpu_memory_exceeded", watch.overuse)
 
 
 async def _over(watching: asyncio.Task[None]) -> None:
@@ -38,13 +34,12 @@ async def _over(watching: asyncio.Task[None]) -> None:
 
 
 class Watch:
-    """`overuse` says how much more it used, once that has ended it."""
+    """Sets `work.overuse` and ends the program, once it uses more than it declared."""
 
     def __init__(self, work: Work):
         self._work = work
         self._declared = work.share.vram_mb
         self._times = 0
-        self.overuse: str | None = None
 
     async def watch(self) -> None:
         """Until it is cancelled, or has ended the program: with no grace, since its neighbours want for memory."""
@@ -62,7 +57,7 @@ class Watch:
         self._work.peak_vram_mb = max(most, self._work.peak_vram_mb or 0)
         self._times = self._times + 1 if 0 < self._declared < most else 0
         if self._times == TIMES:
-            self.overuse = (
+            self._work.overuse = (
                 f"It used {most} MB of the memory of GPU {gpu_id} and declared {self._declared} MB "
                 "(constraints.vram_mb)"
             )
