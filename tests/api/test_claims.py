@@ -125,8 +125,17 @@ async def test_a_stop_is_said_for_as_long_as_the_worker_has_it(alone: httpx.Asyn
     for answer in (await one.claim(held), await one.claim(held), await one.beat(held)):
         assert told(answer)["stop"] == stop
     await one.report(held, settled=True)
-    for answer in (await one.claim(held), await one.beat(held)):
-        assert told(answer)["stop"] == []
+    assert told(await one.claim(held))["stop"] == []
+    assert told(await one.beat())["stop"] == []
+
+
+async def test_who_says_that_it_has_what_is_settled_is_told_to_stop_it(
+    alone: httpx.AsyncClient, run: Json, one: Worker
+):
+    held = await running(one)
+    await one.report(held, event("COMPLETED"), settled=True)
+    stop = [{"run_id": run["id"], "attempt": 1, "reason": "released"}]
+    assert told(await one.beat(held))["stop"] == stop
 
 
 async def test_reports_tell_the_whole_life_of_an_attempt(alone: httpx.AsyncClient, run: Json, one: Worker):
