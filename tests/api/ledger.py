@@ -69,9 +69,9 @@ class Worker:
         """When it was heard before this; None where it registers with this."""
         if instance in self.instances[:-1]:
             raise No("superseded")
+        if self.instances[-1:] == [instance] and not self.forgotten and seq <= self.seq:
+            return LONG_AGO
         if self.lives and self.instances[-1] == instance:
-            if seq <= self.seq:
-                return LONG_AGO
             before, self.seq, self.seen_at = self.seen_at, seq, now
             return before
         if instance not in self.instances:
@@ -191,7 +191,8 @@ class Ledger:
     def beat(self, name: str, instance: str, seq: int, host: str, holding: set[Name], now: datetime) -> Json:
         worker = self.workers[name]
         before = worker.hear(instance, seq, host, now)
-        stop = self.to_stop(name, holding)
+        unknown = holding - {(run.id, tried.number) for run, tried in self.held(name)}
+        stop = self.to_stop(name, holding) | {(run_id, number, "released") for run_id, number in unknown}
         for run, tried in self.held(name):
             if (run.id, tried.number) in holding:
                 tried.acknowledge(now)

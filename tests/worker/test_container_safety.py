@@ -261,7 +261,7 @@ async def test_a_user_that_the_image_does_not_know_is_the_ops_fault(docker: Dock
 async def test_a_fork_bomb_ends_in_its_own_failure(
     docker: Docker, job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gyoza.worker.engines.container.PIDS", 64)
+    monkeypatch.setattr("gyoza.worker.engines.confinement.PIDS", 64)
     bomb = job("import os\nwhile True: os.fork()")
     async with begun(docker, bomb) as running:
         end = await running.wait()
