@@ -93,6 +93,21 @@ async def test_a_worker_on_which_everything_goes_wrong_takes_no_more_runs(
     assert await held_back(cluster, "w2") is None
 
 
+async def test_one_run_that_is_tried_and_breaks_again_and_again_convicts_nobody(cluster: Cluster):
+    """Its fault may be its own: a login or a secret that no worker has."""
+    await work(cluster, "w2", *["completed"] * 20)
+    await open_up(cluster, "w1")
+    await cluster.submit()
+    for _ in range(5):
+        cluster.later(1)
+        await cluster.place()
+        await end(cluster, await cluster.handed("w1"), "disk_full")
+    await open_up(cluster, "w1", "w2")
+    assert await cluster.ask("SELECT count(*) FROM attempts WHERE held_by = 'w1' AND reason = 'disk_full'") == [(5,)]
+    await judge(cluster)
+    assert await held_back(cluster) is None
+
+
 async def test_what_it_runs_already_goes_on(cluster: Cluster):
     held = await cluster.running("w1")
     await cluster.beat("w1", [(held.run_id, 1)], resources=Resources(64_000, 256_000, 0))

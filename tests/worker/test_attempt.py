@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from gyoza.client.http import AsyncGyozaClient
@@ -230,6 +231,24 @@ async def test_cancelling_while_a_file_is_uploaded(line: Line, user: AsyncGyozaC
         run_id = await cluster.submit(program, output_specs={"file": {"type": "file"}})
         await asyncio.wait_for(StuckUploads.entered.wait(), 10)
         assert (await cluster.cancelled(run_id))["state"] == "CANCELLED"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda: httpx.Response(413, html="<p>Request Entity Too Large</p>"),
+        lambda: httpx.Response(403, json={"code": "forbidden", "detail": "Not yours"}),
+    ],
+    ids=["too large for a proxy", "refused"],
+)
+async def test_an_output_that_cannot_be_uploaded_is_invalid_and_the_op_is_not_run_again(
+    cluster: Cluster, line: Line, answer: Callable[[], httpx.Response]
+) -> None:
+    line.instead = lambda request: answer() if request.url.path.endswith("/files") else None
+    program = 'cd $GYOZA_IO_DIR; echo x > x; echo \'{"file": "x"}\' > outputs.json'
+    run = await cluster.run(program, output_specs={"file": {"type": "file"}})
+    assert await cluster.attempts(run["id"]) == [("FAILED", "invalid_output")]
+    assert "'file': the server refused the file" in run["execution_summary"]["error_message"]
 
 
 async def test_nothing_is_started_before_the_server_has_agreed(cluster: Cluster, line: Line) -> None:
